@@ -1,0 +1,115 @@
+"""Configs are frozen, typed and closed: an unknown field or a value out of range is refused before anything runs.
+
+Every default is the paper's value where the paper gives one, with its section in the description. A variant is
+``dataclasses.replace`` of another value.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from rlhi.errors import InputError
+
+CLOSED = ConfigDict(extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class StageConfig:
+    """What every stage has."""
+
+    seed: int = Field(0, ge=0, description="Seed of every random choice, together with the id of the row.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class ModelConfig:
+    """A causal language model and how conversations are rendered for it."""
+
+    id: str = Field("embedded", min_length=1, description="Hugging Face id, local folder, or 'embedded': SmolLM2-135M.")
+    revision: str | None = Field(None, description="Commit of a Hugging Face id; pin it.")
+    persona_role: Literal["system", "user"] = Field(
+        "system", description="Where the persona goes: system message (Fig. 9), or before the first user message (3.4)."
+    )
+    max_prompt_tokens: int = Field(4096, ge=32, description="Rows with a longer prompt are dropped with a reason.")
+    device: str = Field("auto", description="torch device; 'auto' is the first GPU, else the CPU.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class EngineConfig:
+    """Who answers the model calls of a stage."""
+
+    kind: Literal["transformers", "scripted"] = Field("transformers", description="Engine; 'scripted' is for dry runs.")
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    script: str | None = Field(None, description="JSON file with the scripted engine's rules.")
+    batch_size: int = Field(16, ge=1, description="Sequences computed at a time.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class SamplingConfig:
+    """How answers are drawn."""
+
+    temperature: float = Field(0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
+    max_tokens: int = Field(1024, ge=1, description="Longest answer.")
+
+
+C = TypeVar("C")
+
+
+def parse(cls: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Builds a config of ``cls`` from nested ``values``; ``where`` names them in the error.
+
+    Raises:
+        InputError: an unknown field or a value out of range, in one line.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(problem, where) for problem in error.errors())) from None
+
+
+def _explain(problem: Any, where: str) -> str:
+    path = ".".join(str(part) for part in problem["loc"] if part != "function-after")
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"{where}.{path}: no such field; 'rlhi {where.split('.')[0]} --help' lists them"
+    return f"{where}.{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def override(config: C, path: str, text: str, where: str) -> C:
+    """``config`` with the field at the dotted ``path`` set from ``text`` (JSON, or else a plain string)."""
+    values: dict[str, Any] = as_dict(config)
+    node: Any = values
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            raise InputError(f"{where}.{path}: no such field; 'rlhi {where} --help' lists them")
+        node = node[parent]
+    node[leaf] = from_text(text)
+    return parse(type(config), values, where)
+
+
+def from_text(text: str) -> Any:
+    """A flag's value: JSON where it parses, else the string itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def as_dict(config: object) -> dict[str, Any]:
+    """Plain nested values, ready for JSON."""
+    return asdict(config)  # type: ignore[call-overload,no-any-return]
+
+
+def as_json(config: object) -> str:
+    """Canonical JSON: the same config is the same text."""
+    return json.dumps(as_dict(config), sort_keys=True)
+
+
+def digest(text: str | bytes) -> str:
+    """The first 16 hex digits of the sha256."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""What a stage says of its output. Written last: a folder with a manifest is complete."""
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import rlhi
+from rlhi.config import digest
+from rlhi.errors import InputError
+from rlhi.records import SCHEMA_VERSION, Dropped
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """What one stage kept and dropped, by reason. ``rows_in == kept + sum(dropped.values())``."""
+
+    stage: str
+    rows_in: int
+    kept: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Counts, lineage and figures of one stage's output.
+
+    ``funnel`` holds the rows of every stage upstream and, last, the stage's own, so that any output can tell where the
+    data went. ``inputs`` are content digests; ``created_at`` and ``seconds`` are the only fields that two equal runs
+    differ in.
+    """
+
+    stage: str
+    record: str
+    digest: str
+    rows_in: int
+    kept: int
+    dropped: dict[str, int]
+    funnel: list[FunnelRow]
+    config: dict[str, Any]
+    config_hash: str
+    inputs: dict[str, str]
+    prompt_hashes: dict[str, str]
+    code_version: str
+    created_at: str
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path) -> None:
+        """Writes the manifest into a folder that is otherwise complete."""
+        (folder / NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def load(folder: Path) -> Manifest:
+    """Reads the manifest of a complete output.
+
+    Raises:
+        InputError: the folder is missing, incomplete, or of another schema version.
+    """
+    path = folder / NAME
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; give the output folder of an earlier stage")
+    if not path.exists():
+        raise InputError(f"{folder}: holds no {NAME}, so it is no stage's output or not complete; run that stage again")
+    try:
+        values = json.loads(path.read_text())
+        values["funnel"] = [FunnelRow(**row) for row in values["funnel"]]
+        manifest = Manifest(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a manifest of this version ({error}); run that stage again") from None
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; run it again")
+    return manifest
+
+
+def count_reasons(dropped: Sequence[Dropped]) -> dict[str, int]:
+    """Rows by reason, most frequent first."""
+    return dict(Counter(row.reason for row in dropped).most_common())
+
+
+def merge_funnels(funnels: Sequence[Sequence[FunnelRow]]) -> list[FunnelRow]:
+    """The rows of several inputs' funnels, each stage once, in the order in which they ran."""
+    rows = {row.stage: row for funnel in sorted(funnels, key=len, reverse=True) for row in funnel}
+    return list(rows.values())
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 over names and contents of all files but the manifest."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != NAME:
+            total.update(str(path.relative_to(folder)).encode() + b"\0")
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+@lru_cache
+def code_version() -> str:
+    """The package's version and a digest of its sources: what is reused was made by this very code."""
+    root = Path(rlhi.__file__).parent
+    files = sorted(path for pattern in ("*.py", "*.j2") for path in root.rglob(pattern))
+    return f"{rlhi.__version__}+{digest(b''.join(path.read_bytes() for path in files))}"
+
+
+def prompt_hashes(folder: Path) -> dict[str, str]:
+    """Digest of each prompt file beside a stage."""
+    return {path.name: digest(path.read_bytes()) for path in sorted(folder.glob("*.j2"))}

@@ -1,0 +1,27 @@
+"""Progress bars on long work: on a terminal they move, in a pod's log they add a line now and then."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "row") -> Iterator[T]:
+    """Yields ``items`` and shows how far it is."""
+    with bar(what, total if total is not None else _length(items), unit) as shown:
+        for item in items:
+            yield item
+            shown.update()
+
+
+def bar(what: str, total: int | None, unit: str = "row") -> "tqdm[None]":
+    """A bar that the caller advances."""
+    seconds = 0.2 if sys.stderr.isatty() else 15.0
+    return tqdm(total=total, desc=f"{what:<24.24}", unit=unit, mininterval=seconds, maxinterval=seconds, leave=True)
+
+
+def _length(items: object) -> int | None:
+    return len(items) if hasattr(items, "__len__") else None

@@ -1,0 +1,240 @@
+"""The typed records that flow between stages, and their Arrow schemas.
+
+One row of `Candidates` is one prompt with all its answers: the context is stored, tokenized and computed once.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+Role = Literal["system", "user", "assistant"]
+Label = Literal["initial", "new", "re-attempt with feedback", "re-attempt without feedback", "positive feedback"]
+Split = Literal["train", "reference", "held-out"]
+AnswerSource = Literal["original", "rewrite", "sample"]
+FinishReason = Literal["stop", "length"]
+Axis = Literal["personalization", "instruction-following", "usereval"]
+Mode = Literal["context-only", "persona-guided"]
+Opponent = Literal["log", "base"]
+Order = Literal["model-first", "opponent-first"]
+
+# The closed list of why a row may leave the data. A stage that needs another reason adds it here.
+Reason = Literal[
+    # ingest
+    "not_a_record",
+    "null_content",
+    "empty_message",
+    "unknown_role",
+    "repeated_role",
+    "no_user_message",
+    "no_answer",
+    "duplicate_id",
+    "language",
+    "midjourney",
+    "too_many_turns",
+    "too_few_conversations",
+    "too_many_conversations",
+    "no_user_id",
+    "user_cap",
+    # classify, persona, reconstruct
+    "unreadable_label",
+    "prompt_too_long",
+    "no_message_fits",
+    "empty_persona",
+    "empty_answer",
+    # rewrite, sample
+    "held_out",
+    "other_label",
+    "nothing_to_revise",
+    "no_persona",
+    "unchanged",
+    "mentions_feedback",
+    "cut_by_length",
+    "too_few_answers",
+    "prompt_cap",
+    # reward
+    "unscored",
+    # rip
+    "not_better_than_original",
+    "equal_answers",
+    "tie",
+    "rejected_too_short",
+    "rejected_reward_too_low",
+    "gap_too_large",
+    # dpo
+    "pair_too_long",
+    # evaluate
+    "no_logged_answer",
+    "turn_cap",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation of one user; user and assistant alternate, starting with the user (after an optional system)."""
+
+    id: str
+    user_id: str
+    timestamp: datetime
+    model: str | None
+    language: str | None
+    split: Split
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One user message, at ``index`` among the messages of its conversation, and its label."""
+
+    id: str
+    conversation_id: str
+    user_id: str
+    index: int
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """How one user likes to be answered, and the conversations that say so."""
+
+    user_id: str
+    text: str
+    conversations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer. ``logprob`` is the sum over its tokens in nats; ``reward`` is null until scored."""
+
+    text: str
+    source: AnswerSource
+    finish_reason: FinishReason | None
+    logprob: float | None
+    reward: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One prompt with all its answers. ``follow_up`` is the user message that a rewrite obeys."""
+
+    id: str
+    user_id: str
+    context: tuple[Message, ...]
+    persona: str | None
+    follow_up: str | None
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: ``chosen`` over ``rejected``, in answer to ``context``, for the user whose persona it is."""
+
+    id: str
+    user_id: str
+    context: tuple[Message, ...]
+    persona: str | None
+    follow_up: str | None
+    chosen: str
+    rejected: str
+    chosen_reward: float
+    rejected_reward: float
+    source: AnswerSource
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of two answers to one held-out turn. ``winner`` is null where no verdict could be read."""
+
+    turn_id: str
+    user_id: str
+    opponent: Opponent
+    mode: Mode
+    axis: Axis
+    order: Order
+    answer_a: str
+    answer_b: str
+    winner: Literal["A", "B"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that left the data, and why."""
+
+    id: str
+    reason: Reason
+
+
+R = TypeVar("R")
+
+
+def schema(cls: type) -> pa.Schema:
+    """The Arrow schema of a record class."""
+    return pa.schema([pa.field(name, _arrow(hint), _nullable(hint)) for name, hint in _hints(cls).items()])
+
+
+def to_table(cls: type[R], rows: Sequence[R]) -> pa.Table:
+    """Rows as an Arrow table of ``schema(cls)``, in order."""
+    return pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=schema(cls))  # type: ignore[call-overload]
+
+
+def from_table(cls: type[R], table: pa.Table) -> list[R]:
+    """The inverse of `to_table`."""
+    return [_build(cls, row) for row in table.to_pylist()]
+
+
+@lru_cache
+def _hints(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _nullable(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _arrow(hint: Any) -> pa.DataType:
+    """The Arrow type of one annotation: scalars, literals, ``X | None``, ``tuple[X, ...]`` and records."""
+    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if hint in scalars:
+        return scalars[hint]
+    if hint is datetime:
+        return pa.timestamp("us", tz="UTC")
+    if dataclasses.is_dataclass(hint):
+        return pa.struct(list(schema(hint)))  # type: ignore[arg-type]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return pa.string()
+    if origin in (types.UnionType, typing.Union):
+        return _arrow(next(arg for arg in args if arg is not type(None)))
+    if origin is tuple:
+        return pa.list_(pa.field("item", _arrow(args[0]), nullable=False))
+    raise TypeError(f"no Arrow type for {hint!r}")
+
+
+def _build(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if dataclasses.is_dataclass(hint):
+        return hint(**{name: _build(inner, value[name]) for name, inner in _hints(hint).items()})  # type: ignore[operator]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return tuple(_build(args[0], item) for item in value)
+    if origin in (types.UnionType, typing.Union):
+        return _build(next(arg for arg in args if arg is not type(None)), value)
+    return value
