@@ -31,7 +31,9 @@ class Input(Generic[R]):
         """The manifest; refuses an output that holds other records than the stage reads."""
         found = manifest.load(self.path)
         if found.record != self.record.__name__:
-            raise InputError(f"{self.path}: holds {found.record} rows of stage {found.stage}, not {self.record.__name__}")
+            raise InputError(
+                f"{self.path}: holds {found.record} rows of stage {found.stage}, not {self.record.__name__}"
+            )
         return found
 
     def read(self) -> list[R]:
@@ -64,17 +66,18 @@ class Output(Generic[R]):
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
 
-    def write(self, kept: Sequence[R], dropped: Sequence[Dropped], rows_in: int) -> None:
-        """Writes the rows that stay and those that leave.
+    def write(self, kept: Sequence[R], dropped: Sequence[Dropped], rows_in: int, count: int | None = None) -> None:
+        """Writes the rows that stay and those that leave. ``count`` is what was kept, where one row in makes several.
 
         Raises:
             RuntimeError: rows were lost on the way (``rows_in != kept + dropped``), a defect of the stage.
         """
-        if rows_in != len(kept) + len(dropped):
-            raise RuntimeError(f"{rows_in} rows in, but {len(kept)} kept and {len(dropped)} dropped")
+        count = len(kept) if count is None else count
+        if rows_in != count + len(dropped):
+            raise RuntimeError(f"{rows_in} rows in, but {count} kept and {len(dropped)} dropped")
         _write_part(self._partial, self.record, kept)
         _write_part(self._partial / "dropped", Dropped, dropped)
-        self.rows_in, self.kept, self.dropped = rows_in, len(kept), manifest.count_reasons(dropped)
+        self.rows_in, self.kept, self.dropped = rows_in, count, manifest.count_reasons(dropped)
 
     def measure(self, metrics: Mapping[str, float]) -> None:
         """Figures for the manifest, MLflow and KFP."""

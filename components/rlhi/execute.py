@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,7 @@ def _make(call: Call, digests: dict[str, str]) -> None:
 def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     output = call.output
     own = FunnelRow(call.stage, output.rows_in, output.kept, output.dropped)
+    upstream = [item.manifest for item in call.inputs.values()]
     return Manifest(
         stage=call.stage,
         record=output.record.__name__,
@@ -112,7 +114,7 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
         rows_in=output.rows_in,
         kept=output.kept,
         dropped=output.dropped,
-        funnel=[*manifest.merge_funnels([item.manifest.funnel for item in call.inputs.values()]), own],
+        funnel=[*manifest.merge_funnels([each.funnel for each in upstream]), own],
         config=as_dict(call.config),
         config_hash=digest(as_json(call.config)),
         inputs=digests,
@@ -121,7 +123,8 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         metrics=output.metrics,
-        notes=output.notes,
+        notes=dict(ChainMap(output.notes, *(each.notes for each in upstream))),
+        settings=dict(ChainMap({call.stage: as_dict(call.config)}, *(each.settings for each in upstream))),
     )
 
 

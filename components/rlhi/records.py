@@ -53,6 +53,7 @@ Reason = Literal[
     # rewrite, sample
     "held_out",
     "other_label",
+    "conversation_dropped",
     "nothing_to_revise",
     "no_persona",
     "unchanged",

@@ -38,7 +38,9 @@ def list_files(source: str) -> list[SourceFile]:
     if not files:
         raise InputError(f"{source}: no such file or folder, or an empty one")
     if not readable:
-        raise InputError(f"{source}: no {', '.join(ENDINGS)} among its {len(files)} files, the first is {files[0].path}")
+        raise InputError(
+            f"{source}: no {', '.join(ENDINGS)} among its {len(files)} files, the first is {files[0].path}"
+        )
     empty = [file.path for file in readable if file.size == 0]
     if empty:
         raise InputError(f"{empty[0]}: is empty (0 bytes); remove it or fetch it again")
@@ -92,5 +94,4 @@ def _matching(filesystem: fs.FileSystem, pattern: str) -> list[SourceFile]:
 
 def _files(filesystem: fs.FileSystem, infos: list[fs.FileInfo]) -> list[SourceFile]:
     files = [SourceFile(filesystem, info.path, info.size or 0) for info in infos if info.type == fs.FileType.File]
-    hidden = {file for file in files if any(part.startswith(".") for part in PurePosixPath(file.path).parts[-1:])}
-    return sorted((file for file in files if file not in hidden), key=lambda file: file.path)
+    return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.path)

@@ -1,13 +1,45 @@
-"""Compares the trained model with the logged answers on held-out turns (WildChat UserEval)."""
+"""Compares the trained model with the logged answers on held-out turns (WildChat UserEval).
 
-from typing import Literal
+At every user turn of a held-out conversation the model answers within the logged context, and a judge compares its
+answer with the logged one on three axes (3.4, Figs. 10 to 12), context-only and persona-guided; the persona comes from
+the reference history alone. Beyond the paper: every comparison is made in both orders, a verdict that cannot be read is
+null and counted, intervals are clustered by user, the base model is an opponent by choice, and the win rate of the
+rewards stands beside the judge's.
+
+The judge chooses between [A] and [B] by their log-probability. A small judge mostly prefers a position: the report says
+how often it contradicts itself when the order is swapped.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig
-from rlhi.records import Axis, Conversation, Mode, Opponent, Pair, Persona, Verdict
+from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, digest
+from rlhi.conversations import answer_after, context_of, turn_id, user_indices
+from rlhi.dpo.stage import read_history
+from rlhi.engine import Engine, Request, open_engine
+from rlhi.errors import InputError
+from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, scores_by_group
+from rlhi.evaluate.report import Example, Report, render
+from rlhi.evaluate.winrates import WinRate, reward_win_rates, win_rates
+from rlhi.manifest import FunnelRow, merge_funnels
+from rlhi.records import (
+    Answer,
+    Axis,
+    Candidates,
+    Conversation,
+    Dropped,
+    Mode,
+    Opponent,
+    Pair,
+    Persona,
+    Verdict,
+)
+from rlhi.reward.stage import RewardConfig, RewardModel, open_reward
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
@@ -17,6 +49,7 @@ class EvaluateConfig(StageConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     judge: EngineConfig = Field(default_factory=EngineConfig)
+    reward: RewardConfig = Field(default_factory=RewardConfig)
     axes: tuple[Axis, ...] = Field(("personalization", "instruction-following", "usereval"), description="3.4.")
     modes: tuple[Mode, ...] = Field(("context-only", "persona-guided"), description="Inference settings (3.4).")
     opponents: tuple[Opponent, ...] = Field(("log",), description="The answer in the log (3.4), or the base model's.")
@@ -26,6 +59,160 @@ class EvaluateConfig(StageConfig):
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples of users for the intervals.")
 
 
-def run(conversations: Input[Conversation], personas: Input[Persona], model: Input[Pair], verdicts: Output[Verdict], config: EvaluateConfig) -> None:
-    """Compares the trained model with the logged answers on held-out turns (WildChat UserEval)."""
-    raise RuntimeError("being written")
+Answers = Mapping[tuple[str, Mode], str]
+
+
+class Answering(Protocol):
+    """Opens an engine on the trained model or on the base model."""
+
+    def __call__(self, *, trained: bool) -> Engine:
+        """The engine, loaded."""
+
+
+def run(
+    conversations: Input[Conversation],
+    personas: Input[Persona],
+    model: Input[Pair],
+    verdicts: Output[Verdict],
+    config: EvaluateConfig,
+) -> None:
+    """Writes the verdicts, their win rates and ``report.html``."""
+
+    def answering(*, trained: bool) -> Engine:
+        from rlhi.engine.models import load_policy
+        from rlhi.engine.transformers import TransformersEngine
+
+        policy = load_policy(config.model, model.path / "adapter" if trained else None)
+        return TransformersEngine(policy, config.batch_size)
+
+    rows, known = conversations.read(), personas.read()
+    turns, dropped = held_out_turns(rows, {persona.user_id: persona.text for persona in known}, config)
+    if not turns:
+        raise InputError(_no_turns(rows, dropped))
+    contests = answer(turns, answering, config)
+    kept = judge(contests, config.axes, open_engine(config.judge))
+    rates = win_rates(kept, config.resamples, config.seed)
+    reward = open_reward(config.reward)
+    scored = scores_by_group(contests, reward_scores(contests, reward))
+    rates += reward_win_rates(scored, config.resamples, config.seed)
+    verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
+    verdicts.measure(as_metrics(rates))
+    own = FunnelRow("evaluate", len(turns) + len(dropped), len(turns), verdicts.dropped)
+    upstream = [conversations.manifest, personas.manifest, model.manifest]
+    page = Report(
+        title="What users said, what was learned, and how sure that is",
+        summary=f"{config.model.id} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
+        funnel=[*merge_funnels([each.funnel for each in upstream]), own],
+        win_rates=rates,
+        pairs=model.read(),
+        personas=known,
+        history=read_history(model.path),
+        examples=examples(contests, kept),
+        notes=list({name: text for each in upstream for name, text in each.notes.items()}.values()),
+        settings={stage: values for each in upstream for stage, values in each.settings.items()},
+    )
+    verdicts.file("report.html").write_text(render(page))
+
+
+def held_out_turns(
+    rows: Sequence[Conversation], personas: Mapping[str, str], config: EvaluateConfig
+) -> tuple[list[HeldOutTurn], list[Dropped]]:
+    """The user turns of held-out conversations that have a logged answer and a persona, capped by seed."""
+    held_out = [row for row in rows if row.split == "held-out"]
+    users = sorted({row.user_id for row in held_out}, key=lambda user: digest(f"user {config.seed} {user}"))
+    taken = set(users[: config.max_users])
+    turns, dropped = [], []
+    for row in held_out:
+        for index in user_indices(row):
+            key, logged, persona = turn_id(row, index), answer_after(row, index), personas.get(row.user_id)
+            if row.user_id not in taken:
+                dropped.append(Dropped(key, "user_cap"))
+            elif logged is None:
+                dropped.append(Dropped(key, "no_logged_answer"))
+            elif persona is None:
+                dropped.append(Dropped(key, "no_persona"))
+            else:
+                turns.append(HeldOutTurn(key, row.user_id, context_of(row, index), persona, logged))
+    ranked = sorted(turns, key=lambda turn: digest(f"turn {config.seed} {turn.id}"))
+    capped = {turn.id for turn in ranked[config.max_turns :]} if config.max_turns else set()
+    dropped += [Dropped(turn.id, "turn_cap") for turn in turns if turn.id in capped]
+    return [turn for turn in turns if turn.id not in capped], dropped
+
+
+def answer(turns: Sequence[HeldOutTurn], answering: Answering, config: EvaluateConfig) -> list[Contest]:
+    """Lets the trained model answer every turn in every mode, and the base model where it is an opponent."""
+    ours = _answers(turns, answering(trained=True), config)
+    base = _answers(turns, answering(trained=False), config) if "base" in config.opponents else {}
+    return [
+        Contest(turn, mode, opponent, ours[turn.id, mode], turn.logged if opponent == "log" else base[turn.id, mode])
+        for opponent in config.opponents
+        for mode in config.modes
+        for turn in turns
+        if (turn.id, mode) in ours
+    ]
+
+
+def _answers(turns: Sequence[HeldOutTurn], engine: Engine, config: EvaluateConfig) -> Answers:
+    asked = [(turn, mode) for turn in turns for mode in config.modes]
+    requests = [
+        Request(turn.id, turn.context, turn.persona if mode == "persona-guided" else None) for turn, mode in asked
+    ]
+    replies = engine.generate(requests, config.sampling, 1, config.seed)
+    return {(turn.id, mode): reply.text for (turn, mode), (reply,) in zip(asked, replies, strict=True)}
+
+
+def reward_scores(contests: Sequence[Contest], model: RewardModel) -> list[tuple[float | None, float | None]]:
+    """Rewards of both answers of each contest, always with the user's persona."""
+    rows = [
+        Candidates(
+            id=contest.turn.id,
+            user_id=contest.turn.user_id,
+            context=contest.turn.context,
+            persona=contest.turn.persona,
+            follow_up=None,
+            answers=tuple(Answer(text, "sample", None, None, None) for text in (contest.ours, contest.theirs)),
+        )
+        for contest in contests
+    ]
+    return [(ours, theirs) for ours, theirs in model.score(rows)]
+
+
+def as_metrics(rates: Sequence[WinRate]) -> dict[str, float]:
+    """``win_rate/OPPONENT/METRIC/MODE`` and its interval; what was not measured is absent."""
+    metrics: dict[str, float] = {}
+    for rate in rates:
+        name = f"win_rate/{rate.opponent}/{rate.metric}/{rate.mode}"
+        values = {"": rate.rate, "/low": rate.low, "/high": rate.high, "/disagreement": rate.disagreement}
+        metrics |= {f"{name}{end}": value for end, value in values.items() if value is not None}
+        metrics[f"{name}/unread"] = float(rate.unread)
+    return metrics
+
+
+def examples(contests: Sequence[Contest], verdicts: Sequence[Verdict]) -> list[Example]:
+    """Each persona-guided turn (or whatever mode there is) with all its answers and what the judge said."""
+    last = contests[-1].mode if contests else None
+    answers: dict[str, dict[str, str]] = defaultdict(dict)
+    turns = {contest.turn.id: contest.turn for contest in contests if contest.mode == last}
+    for contest in contests:
+        if contest.mode == last:
+            answers[contest.turn.id] |= {"trained": contest.ours, contest.opponent: contest.theirs}
+    said: dict[str, list[str]] = defaultdict(list)
+    for verdict in verdicts:
+        if verdict.mode == last and verdict.axis == "usereval":
+            ours = "A" if verdict.order == "model-first" else "B"
+            won = {None: "no verdict", ours: "trained wins"}.get(verdict.winner, f"{verdict.opponent} wins")
+            said[verdict.turn_id].append(f"{verdict.order}, against {verdict.opponent}: {won}")
+    return [
+        Example(turn.user_id, turn.persona, turn.context, answers[key], "; ".join(said[key]))
+        for key, turn in turns.items()
+    ]
+
+
+def _no_turns(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> str:
+    held_out = sum(row.split == "held-out" for row in rows)
+    if held_out:
+        return f"evaluate: none of {len(dropped)} held-out turns can be judged ({dropped[0].reason} and others)"
+    return (
+        "evaluate: no conversation is held out; more users are needed, or a larger ingest.eval_share, or a smaller "
+        "ingest.eval_min_conversations"
+    )

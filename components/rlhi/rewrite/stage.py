@@ -1,13 +1,32 @@
-"""Revises the answer that a user was not satisfied with, by the user's own follow-up."""
+"""Revises the answer that a user was not satisfied with, by the user's own follow-up.
 
-from typing import Literal
+For every re-attempt with feedback the policy sees the conversation up to its own answer and the prompt of Fig. 8 with
+the follow-up (2.3). Original and rewrite become the two answers of one `Candidates` row, whose context ends with the
+request that both answer. The rewriter does not see the persona (Fig. 8 has none); reward and training do.
+
+`from_scratch` is the baseline of 3.3: the policy answers anew and sees neither its earlier answer nor the follow-up.
+
+Rewrites that are empty, unchanged, or that talk about the feedback are dropped.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig
-from rlhi.records import Candidates, Conversation, Persona, Turn
+from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
+from rlhi.conversations import context_of, user_indices
+from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.records import Answer, Candidates, Conversation, Dropped, Message, Persona, Reason, Turn
+from rlhi.render import prompt
+
+FEEDBACK = re.compile(
+    r"\b(your|the user'?s?|user) (feedback|follow-?up|request to revise)\b"
+    r"|\b(revised|updated) (response|answer|version)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
@@ -19,6 +38,94 @@ class RewriteConfig(StageConfig):
     from_scratch: bool = Field(False, description="Answer anew, without the earlier answer and the follow-up (3.3).")
 
 
-def run(conversations: Input[Conversation], turns: Input[Turn], personas: Input[Persona], rewrites: Output[Candidates], config: RewriteConfig) -> None:
-    """Revises the answer that a user was not satisfied with, by the user's own follow-up."""
-    raise RuntimeError("being written")
+def run(
+    conversations: Input[Conversation],
+    turns: Input[Turn],
+    personas: Input[Persona],
+    rewrites: Output[Candidates],
+    config: RewriteConfig,
+) -> None:
+    """Writes one `Candidates` row (original and rewrite) per re-attempt with feedback; every other turn is dropped."""
+    asked = turns.read()
+    by_id = {row.id: row for row in conversations.read()}
+    texts = {persona.user_id: persona.text for persona in personas.read()}
+    kept, dropped = rewrite(asked, by_id, texts, open_engine(config.engine), config)
+    rewrites.write(kept, dropped, len(asked))
+
+
+def rewrite(
+    turns: Sequence[Turn],
+    conversations: Mapping[str, Conversation],
+    personas: Mapping[str, str],
+    engine: Engine,
+    config: RewriteConfig,
+) -> tuple[list[Candidates], list[Dropped]]:
+    """Originals and rewrites of the turns that have both a conversation and a persona."""
+    dropped: list[Dropped] = []
+    pending: list[tuple[Turn, Conversation, Request]] = []
+    for turn in turns:
+        row = conversations.get(turn.conversation_id)
+        reason = _unusable(turn, row, personas)
+        if reason is None and row is not None:
+            request = _request(turn, row, config)
+            reason = "prompt_too_long" if engine.count_tokens(request) > engine.max_prompt_tokens else None
+            if reason is None:
+                pending.append((turn, row, request))
+        if reason is not None:
+            dropped.append(Dropped(turn.id, reason))
+    replies = engine.generate([request for _, _, request in pending], config.sampling, 1, config.seed)
+    kept = []
+    for (turn, row, _), (reply,) in zip(pending, replies, strict=True):
+        reason = refuse(row.messages[turn.index - 1].content, reply.text)
+        if reason is None:
+            kept.append(_candidates(turn, row, personas[turn.user_id], reply))
+        else:
+            dropped.append(Dropped(turn.id, reason))
+    return kept, dropped
+
+
+def refuse(original: str, rewritten: str) -> Reason | None:
+    """Why a rewrite is of no use, or null."""
+    if not rewritten.strip():
+        return "empty_answer"
+    if " ".join(rewritten.split()) == " ".join(original.split()):
+        return "unchanged"
+    if FEEDBACK.search(rewritten) and not FEEDBACK.search(original):
+        return "mentions_feedback"
+    return None
+
+
+def _unusable(turn: Turn, row: Conversation | None, personas: Mapping[str, str]) -> Reason | None:
+    if row is None:
+        return "conversation_dropped"
+    if row.split != "train":
+        return "held_out"
+    if turn.label != "re-attempt with feedback":
+        return "other_label"
+    if turn.index < 2 or turn.index >= len(row.messages) or row.messages[turn.index - 1].role != "assistant":
+        return "nothing_to_revise"
+    return None if turn.user_id in personas else "no_persona"
+
+
+def _previous_request(turn: Turn, row: Conversation) -> int:
+    return max(index for index in user_indices(row) if index < turn.index)
+
+
+def _request(turn: Turn, row: Conversation, config: RewriteConfig) -> Request:
+    if config.from_scratch:
+        return Request(turn.id, context_of(row, _previous_request(turn, row)))
+    text = prompt("rlhi.rewrite", "prompt.j2", user_response=row.messages[turn.index].content)
+    return Request(turn.id, (*row.messages[: turn.index], Message("user", text)))
+
+
+def _candidates(turn: Turn, row: Conversation, persona: str, reply: Reply) -> Candidates:
+    original = Answer(row.messages[turn.index - 1].content, "original", None, None, None)
+    rewritten = Answer(reply.text, "rewrite", reply.finish_reason, None, None)
+    return Candidates(
+        id=turn.id,
+        user_id=turn.user_id,
+        context=context_of(row, _previous_request(turn, row)),
+        persona=persona,
+        follow_up=row.messages[turn.index].content,
+        answers=(original, rewritten),
+    )

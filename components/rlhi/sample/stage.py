@@ -1,13 +1,21 @@
-"""Draws N answers to each request, given the context and the user's persona."""
+"""Draws N answers to each request, given the context and the user's persona.
 
-from typing import Literal
+The prompts are the turns whose label is asked for (2.4 speaks of "each user request"; initial and new requests are the
+default, since a re-attempt has its own method). Answers that ended by length or repeat another are taken out, and a
+prompt that is left with fewer than two is dropped. `max_prompts` takes a seeded subset; the paper's "curated pool of
+high-quality prompts" is not described.
+"""
+
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig
-from rlhi.records import Candidates, Conversation, Label, Persona, Turn
+from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig, digest
+from rlhi.conversations import context_of
+from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.records import Answer, Candidates, Conversation, Dropped, Label, Persona, Reason, Turn
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
@@ -22,6 +30,72 @@ class SampleConfig(StageConfig):
     keep_cut: bool = Field(False, description="Keep answers that ended by length instead of dropping them.")
 
 
-def run(conversations: Input[Conversation], turns: Input[Turn], personas: Input[Persona], samples: Output[Candidates], config: SampleConfig) -> None:
-    """Draws N answers to each request, given the context and the user's persona."""
-    raise RuntimeError("being written")
+def run(
+    conversations: Input[Conversation],
+    turns: Input[Turn],
+    personas: Input[Persona],
+    samples: Output[Candidates],
+    config: SampleConfig,
+) -> None:
+    """Writes one `Candidates` row per prompt that has at least two different answers."""
+    asked = turns.read()
+    by_id = {row.id: row for row in conversations.read()}
+    texts = {persona.user_id: persona.text for persona in personas.read()}
+    kept, dropped = sample(asked, by_id, texts, open_engine(config.engine), config)
+    samples.write(kept, dropped, len(asked))
+
+
+def sample(
+    turns: Sequence[Turn],
+    conversations: Mapping[str, Conversation],
+    personas: Mapping[str, str],
+    engine: Engine,
+    config: SampleConfig,
+) -> tuple[list[Candidates], list[Dropped]]:
+    """Prompts, capped by seed, with their distinct answers."""
+    reasons = {turn.id: _unusable(turn, conversations, personas, config) for turn in turns}
+    usable = [turn for turn in turns if reasons[turn.id] is None]
+    requests = {turn.id: _request(turn, conversations, personas) for turn in usable}
+    for key, request in requests.items():
+        if engine.count_tokens(request) > engine.max_prompt_tokens:
+            reasons[key] = "prompt_too_long"
+    pool = [turn for turn in usable if reasons[turn.id] is None]
+    ranked = sorted(pool, key=lambda turn: digest(f"prompt {config.seed} {turn.id}"))
+    for turn in ranked[config.max_prompts :] if config.max_prompts else []:
+        reasons[turn.id] = "prompt_cap"
+    taken = [turn for turn in pool if reasons[turn.id] is None]
+    replies = engine.generate([requests[turn.id] for turn in taken], config.sampling, config.n, config.seed)
+    kept = []
+    for turn, own in zip(taken, replies, strict=True):
+        answers, reasons[turn.id] = distinct(own, keep_cut=config.keep_cut)
+        if reasons[turn.id] is None:
+            request = requests[turn.id]
+            kept.append(Candidates(turn.id, turn.user_id, request.messages, request.persona, None, answers))
+    return kept, [Dropped(key, reason) for key, reason in reasons.items() if reason is not None]
+
+
+def distinct(replies: Sequence[Reply], *, keep_cut: bool) -> tuple[tuple[Answer, ...], Reason | None]:
+    """The answers that are whole, not empty and not the same as an earlier one; and why there are too few."""
+    whole = [reply for reply in replies if keep_cut or reply.finish_reason == "stop"]
+    unique = list({reply.text: reply for reply in reversed(whole) if reply.text}.values())[::-1]
+    answers = tuple(Answer(reply.text, "sample", reply.finish_reason, reply.logprob, None) for reply in unique)
+    if len(answers) >= 2:
+        return answers, None
+    return answers, "too_few_answers" if len(whole) >= 2 else "cut_by_length"
+
+
+def _unusable(
+    turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str], config: SampleConfig
+) -> Reason | None:
+    row = conversations.get(turn.conversation_id)
+    if row is None or turn.index >= len(row.messages):
+        return "conversation_dropped"
+    if row.split != "train":
+        return "held_out"
+    if turn.label not in config.labels:
+        return "other_label"
+    return None if turn.user_id in personas else "no_persona"
+
+
+def _request(turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str]) -> Request:
+    return Request(turn.id, context_of(conversations[turn.conversation_id], turn.index), personas[turn.user_id])

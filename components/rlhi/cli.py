@@ -1,0 +1,171 @@
+"""`rlhi STAGE …`: the entry point of every image. Flags derive from the signature of the stage's ``run``."""
+
+import argparse
+import importlib
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+import rlhi
+from rlhi.artifacts import Input, Output
+from rlhi.config import StageConfig, from_text, parse
+from rlhi.errors import InputError
+from rlhi.execute import Call, execute
+
+STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo", "evaluate")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one stage; 0 on success, 2 after one line on bad input."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] in ("-h", "--help", "--version"):
+        sys.stdout.write(_version() if given[:1] == ["--version"] else overview())
+        return 0
+    try:
+        if given[0] not in STAGES:
+            raise InputError(f"{given[0]}: no such stage; one of {', '.join(STAGES)}")
+        flags = parser(given[0]).parse_args(given[1:])
+        call = bind(given[0], flags)
+        described = execute(call, flags.executor_input)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    reasons = ", ".join(f"{reason} {n}" for reason, n in described.dropped.items())
+    sys.stderr.write(
+        f"{call.stage}: {described.rows_in} in, {described.kept} kept{f' ({reasons})' if reasons else ''}\n"
+    )
+    return 0
+
+
+def overview() -> str:
+    """The help of `rlhi` itself: every stage with its first line."""
+    lines = [f"  {stage:<12} {_summary(stage)}" for stage in STAGES]
+    return "\n".join(
+        [
+            "usage: rlhi STAGE --INPUT FOLDER … --OUTPUT FOLDER [--FIELD VALUE …]",
+            "",
+            *lines,
+            "",
+            "Each stage reads the folders that earlier stages wrote and writes one of its own, complete or not at all.",
+            "'rlhi STAGE --help' explains one; 'python -m pipelines' runs them together.",
+            "",
+        ]
+    )
+
+
+def parser(stage: str) -> argparse.ArgumentParser:
+    """The flags of one stage: its inputs, its output, and every field of its config."""
+    module = _module(stage)
+    made = argparse.ArgumentParser(
+        prog=f"rlhi {stage}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    paths = made.add_argument_group("data")
+    for name, hint in _parameters(stage).items():
+        _add_path(paths, name, hint)
+    settings = made.add_argument_group("settings (JSON values; the paper's where it gives one)")
+    settings.add_argument(
+        "--config", metavar="JSON", default="{}", help="Fields as one JSON object; flags win over it."
+    )
+    for path, field in _settings(_config_class(stage)):
+        settings.add_argument(f"--{path}", metavar="VALUE", help=_describe(field))
+    made.add_argument("--executor-input", metavar="JSON", help="What KFP passes; tells where to report the outputs.")
+    return made
+
+
+def bind(stage: str, flags: argparse.Namespace) -> Call:
+    """Flags as a call of the stage.
+
+    Raises:
+        InputError: an unknown field, a value out of range, an input that is missing or not what the stage reads.
+    """
+    given = vars(flags)
+    inputs, scalars, output = {}, {}, None
+    for name, hint in _parameters(stage).items():
+        origin, records = typing.get_origin(hint), typing.get_args(hint)
+        if origin is Input:
+            inputs[name] = Input(Path(given[name]), records[0])
+        elif origin is Output:
+            output = (name, Output(Path(given[name]).absolute(), records[0]))
+        else:
+            scalars[name] = given[name]
+    if output is None:
+        raise TypeError(f"{stage}.run has no Output parameter")
+    config = _config(stage, given)
+    return Call(stage, _module(stage).run, inputs, scalars, output[0], output[1], config)
+
+
+def _config(stage: str, given: dict[str, Any]) -> StageConfig:
+    values = from_text(given["config"])
+    if not isinstance(values, dict):
+        raise InputError(f"--config: expected a JSON object, got {given['config']!r}")
+    for path, _ in _settings(_config_class(stage)):
+        if given[path] is not None:
+            *parents, leaf = path.split(".")
+            node = values
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = from_text(given[path])
+    return parse(_config_class(stage), values, stage)
+
+
+def _add_path(group: Any, name: str, hint: Any) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    records = typing.get_args(hint)
+    if typing.get_origin(hint) is Input:
+        group.add_argument(flag, dest=name, required=True, metavar="FOLDER", help=f"Read: {records[0].__name__} rows.")
+    elif typing.get_origin(hint) is Output:
+        group.add_argument(
+            flag, dest=name, required=True, metavar="FOLDER", help=f"Written: {records[0].__name__} rows."
+        )
+    else:
+        group.add_argument(flag, dest=name, required=True, metavar="URI", help="File, folder or glob; local or s3://.")
+
+
+def _parameters(stage: str) -> dict[str, Any]:
+    hints = typing.get_type_hints(_module(stage).run)
+    return {name: hints[name] for name in inspect.signature(_module(stage).run).parameters if name != "config"}
+
+
+def _config_class(stage: str) -> type[StageConfig]:
+    found: type[StageConfig] = typing.get_type_hints(_module(stage).run)["config"]
+    return found
+
+
+def _settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf field with its dotted path."""
+    for name, field in cls.__pydantic_fields__.items():
+        if is_dataclass(field.annotation):
+            yield from _settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _describe(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    shown = f" One of {', '.join(choices)}." if choices else ""
+    return f"{field.description or ''}{shown} [{default}]".replace("%", "%%")
+
+
+def _module(stage: str) -> Any:
+    return importlib.import_module(f"rlhi.{stage}.stage")
+
+
+def _summary(stage: str) -> str:
+    return (_module(stage).__doc__ or "").strip().splitlines()[0]
+
+
+def _version() -> str:
+    return f"rlhi {rlhi.__version__}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Computes with prompts that share a beginning: the beginning once, each prompt once, each continuation once.
+
+Three levels: the head that all prompts of a call share (instructions, few-shot examples), the rest of each prompt, and
+the continuations of each prompt. Keys and values of one level are kept for the next, so that a judge's instructions or
+a long context are not computed again for every choice.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rlhi.engine.models import Policy
+from rlhi.progress import bar
+
+
+@dataclass
+class Prefilled:
+    """A batch of prompts in a model's cache. ``mask`` is (batch, cached) with 0 on padding; ``length`` counts tokens.
+
+    ``logits`` (batch, vocabulary) predict the first token after each prompt.
+    """
+
+    cache: Any
+    mask: torch.Tensor
+    length: torch.Tensor
+    logits: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> "Prefilled":
+        """The prompts at ``rows``, which may repeat; the cache moves over to the new batch."""
+        self.cache.batch_select_indices(rows)
+        return Prefilled(self.cache, self.mask[rows], self.length[rows], self.logits[rows])
+
+
+def shared_head(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with; at least one token of each prompt is left over."""
+    low, high = min(prompts), max(prompts)
+    limit = min(len(prompt) for prompt in prompts) - 1
+    return next((i for i in range(limit) if low[i] != high[i]), limit)
+
+
+@torch.inference_mode()
+def prefill(
+    policy: Policy, prompts: Sequence[Sequence[int]], rows: int, what: str
+) -> Iterator[tuple[list[int], Prefilled]]:
+    """Batches of at most ``rows`` prompts of similar length, with their indices, computed behind their shared head."""
+    head = shared_head(prompts)
+    warmed = _warm(policy, prompts[0][:head]) if head else None
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
+    with bar(what, len(prompts)) as shown:
+        for start in range(0, len(order), rows):
+            batch = order[start : start + rows]
+            yield batch, _extend(policy, warmed, head, [prompts[i][head:] for i in batch])
+            shown.update(len(batch))
+
+
+@torch.inference_mode()
+def continuation_logprobs(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    rows: int,
+    what: str,
+) -> list[list[float]]:
+    """Log-probability in nats of each continuation of each prompt: the sum over its tokens, none of them empty."""
+    found: list[list[float]] = [[] for _ in prompts]
+    if not prompts:
+        return found
+    most = max(len(group) for group in continuations)
+    for batch, prefilled in prefill(policy, prompts, max(1, rows // most), what):
+        groups = [continuations[i] for i in batch]
+        parents = [row for row, group in enumerate(groups) for _ in group]
+        sums = iter(_score(policy, prefilled.select(torch.tensor(parents)), [c for group in groups for c in group]))
+        for i, group in zip(batch, groups, strict=True):
+            found[i] = [next(sums) for _ in group]
+    return found
+
+
+def _warm(policy: Policy, head: Sequence[int]) -> Any:
+    ids = torch.tensor([head], device=policy.device)
+    return policy.model(ids, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _extend(policy: Policy, warmed: Any, head: int, tails: list[Sequence[int]]) -> Prefilled:
+    import copy
+
+    width = max(len(tail) for tail in tails)
+    ids = torch.tensor([[policy.renderer.end] * (width - len(tail)) + list(tail) for tail in tails])
+    mask = torch.tensor([[1] * head + [0] * (width - len(tail)) + [1] * len(tail) for tail in tails])
+    cache = copy.deepcopy(warmed)
+    if cache is not None:
+        cache.batch_repeat_interleave(len(tails))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, head:]
+    out = policy.model(
+        ids.to(policy.device),
+        attention_mask=mask.to(policy.device),
+        position_ids=positions.to(policy.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return Prefilled(
+        out.past_key_values, mask.to(policy.device), mask.sum(1).to(policy.device), out.logits[:, -1].float()
+    )
+
+
+def _score(policy: Policy, prompts: Prefilled, continuations: list[Sequence[int]]) -> list[float]:
+    """Right-padded continuations behind their prompts; the last token of each is predicted but never fed."""
+    device = policy.device
+    width = max(len(c) for c in continuations)
+    targets = torch.tensor([list(c) + [0] * (width - len(c)) for c in continuations], device=device)
+    valid = torch.tensor([[1] * len(c) + [0] * (width - len(c)) for c in continuations], device=device)
+    first = prompts.logits.log_softmax(-1).gather(1, targets[:, :1])
+    rest = torch.zeros_like(targets[:, 1:], dtype=first.dtype)
+    if width > 1:
+        out = policy.model(
+            targets[:, :-1],
+            attention_mask=torch.cat([prompts.mask, valid[:, :-1]], 1),
+            position_ids=prompts.length[:, None] + torch.arange(width - 1, device=device)[None],
+            past_key_values=prompts.cache,
+            use_cache=True,
+        )
+        rest = out.logits.float().log_softmax(-1).gather(2, targets[:, 1:, None])[..., 0]
+    sums: list[float] = (torch.cat([first, rest], 1) * valid).sum(1).tolist()
+    return sums

@@ -1,0 +1,115 @@
+"""The transformers engine: batches of similar length, shared prompts computed once, rows leave when they are done."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rlhi.config import SamplingConfig
+from rlhi.engine import Reply, Request
+from rlhi.engine.models import Policy
+from rlhi.engine.prefix import Prefilled, continuation_logprobs, prefill
+from rlhi.records import FinishReason
+
+
+class TransformersEngine:
+    """Answers with a Hugging Face model, ``batch_size`` sequences at a time."""
+
+    def __init__(self, policy: Policy, batch_size: int) -> None:
+        self.policy = policy
+        self.batch_size = batch_size
+
+    def generate(self, requests: Sequence[Request], sampling: SamplingConfig, n: int, seed: int) -> list[list[Reply]]:
+        """``n`` answers to each request. It depends on request, number and seed, not on the batch."""
+        replies: list[list[Reply]] = [[] for _ in requests]
+        if not requests:
+            return replies
+        prompts = [self.policy.renderer.prompt(request.messages, request.persona) for request in requests]
+        for batch, prefilled in prefill(self.policy, prompts, max(1, self.batch_size // n), "answering"):
+            rows = torch.tensor([row for row in range(len(batch)) for _ in range(n)])
+            noise = [_uniforms(seed, requests[i].key, k, sampling.max_tokens) for i in batch for k in range(n)]
+            drawn = iter(_decode(self.policy, prefilled.select(rows), sampling, np.stack(noise)))
+            for i in batch:
+                replies[i] = [self._reply(next(drawn)) for _ in range(n)]
+        return replies
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of the choices as beginnings of the answer."""
+        prompts = [self.policy.renderer.prompt(request.messages, request.persona) for request in requests]
+        tokens = [self.policy.renderer.encode(choice) for choice in choices]
+        return continuation_logprobs(self.policy, prompts, [tokens] * len(prompts), self.batch_size, "choosing")
+
+    def count_tokens(self, request: Request) -> int:
+        """Tokens of the rendered prompt."""
+        return len(self.policy.renderer.prompt(request.messages, request.persona))
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """As configured."""
+        return self.policy.config.max_prompt_tokens
+
+    def _reply(self, drawn: "_Drawn") -> Reply:
+        text = self.policy.renderer.tokenizer.decode(drawn.tokens, skip_special_tokens=True).strip()
+        return Reply(text, drawn.finish_reason, drawn.logprob)
+
+
+@dataclass
+class _Drawn:
+    tokens: list[int]
+    logprob: float = 0.0
+    finish_reason: FinishReason = "length"
+
+
+def _uniforms(seed: int, key: str, sample: int, count: int) -> np.ndarray:
+    """One number in [0, 1) per token, from the seed, the row and the number of the sample alone."""
+    name = hashlib.sha256(f"{seed}\0{key}\0{sample}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(name[:16], "big")).random(count)
+
+
+@torch.inference_mode()
+def _decode(policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: np.ndarray) -> list[_Drawn]:
+    """Draws token by token; ``noise`` is (rows, max_tokens). A row that ends leaves the batch."""
+    drawn = [_Drawn([]) for _ in noise]
+    active = list(range(len(drawn)))
+    for step in range(sampling.max_tokens):
+        tokens = _sample(state.logits, sampling, torch.from_numpy(noise[active, step]).to(policy.device))
+        logprobs = state.logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].tolist()
+        for row, token, logprob in zip(active, tokens.tolist(), logprobs, strict=True):
+            drawn[row].logprob += logprob
+            if token == policy.renderer.end:
+                drawn[row].finish_reason = "stop"
+            else:
+                drawn[row].tokens.append(token)
+        going = [i for i, row in enumerate(active) if drawn[row].finish_reason == "length"]
+        if not going or step + 1 == sampling.max_tokens:
+            break
+        if len(going) < len(active):
+            kept = torch.tensor(going)
+            state, tokens, active = state.select(kept), tokens[kept], [active[i] for i in going]
+        state = _step(policy, state, tokens)
+    return drawn
+
+
+def _step(policy: Policy, state: Prefilled, tokens: torch.Tensor) -> Prefilled:
+    mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], 1)
+    out = policy.model(
+        tokens[:, None],
+        attention_mask=mask,
+        position_ids=state.length[:, None],
+        past_key_values=state.cache,
+        use_cache=True,
+    )
+    return Prefilled(out.past_key_values, mask, state.length + 1, out.logits[:, -1].float())
+
+
+def _sample(logits: torch.Tensor, sampling: SamplingConfig, uniform: torch.Tensor) -> torch.Tensor:
+    """Nucleus sampling by inversion: the token whose share of the nucleus holds ``uniform``."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    ordered, ids = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True)
+    below = ordered.cumsum(-1) - ordered
+    nucleus = torch.where(below < sampling.top_p, ordered, 0.0).cumsum(-1)
+    place = torch.searchsorted(nucleus, (uniform.to(nucleus.dtype) * nucleus[:, -1])[:, None], right=True)
+    return ids.gather(1, place.clamp(max=ids.shape[1] - 1))[:, 0]

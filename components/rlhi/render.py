@@ -1,0 +1,111 @@
+"""The one place where messages, a persona and an answer become tokens.
+
+Sampling, training, reward, evaluation and serving all go through it, so that what is trained is what is served. Two
+traps of chat templates are closed here: a template that prints today's date (Llama 3's) gets a fixed one, and a prompt
+whose tokens are not a prefix of prompt + answer is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from rlhi.config import digest
+from rlhi.errors import InputError
+from rlhi.records import Message
+
+DATE = "26 Jul 2024"  # what Llama 3's own template falls back on
+_PROBE = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
+
+
+def with_persona(messages: Sequence[Message], persona: str | None, role: str) -> tuple[Message, ...]:
+    """Messages with the prompt of persona-guided inference (Fig. 9), as a system message or before the first user's.
+
+    A system message of the conversation's own stays, after the persona's text.
+    """
+    if persona is None:
+        return tuple(messages)
+    text = prompt("rlhi", "persona_guided.j2", persona=persona)
+    if role == "system":
+        own = [message.content for message in messages if message.role == "system"]
+        rest = tuple(message for message in messages if message.role != "system")
+        return (Message("system", "\n\n".join([text, *own])), *rest)
+    first = next(index for index, message in enumerate(messages) if message.role == "user")
+    joined = Message("user", f"{text}\n\n{messages[first].content}")
+    return (*messages[:first], joined, *messages[first + 1 :])
+
+
+def prompt(package: str, name: str, **values: object) -> str:
+    """A prompt file with its variables filled in, once: braces in the values stay what they are.
+
+    Raises:
+        jinja2.UndefinedError: a variable is missing.
+    """
+    source = resources.files(package).joinpath(name).read_text()
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=False)  # noqa: S701  plain text, no HTML
+    return environment.from_string(source).render(**values)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Tokens of one model: ``tokenizer`` is a Hugging Face tokenizer with a chat template."""
+
+    tokenizer: Any
+    persona_role: str
+
+    def text(self, messages: Sequence[Message], persona: str | None = None, *, answer: str | None = None) -> str:
+        """The conversation as the template writes it, ready for the answer, or with ``answer`` and its end."""
+        turns = [{"role": m.role, "content": m.content} for m in with_persona(messages, persona, self.persona_role)]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+        shown: str = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=answer is None, date_string=DATE
+        )
+        return shown
+
+    def prompt(self, messages: Sequence[Message], persona: str | None = None) -> list[int]:
+        """Token ids of the prompt, up to where the answer begins."""
+        return self.encode(self.text(messages, persona))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of rendered text; the template has written every special token."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def answer(self, text: str) -> list[int]:
+        """Token ids of an answer and the token that ends the turn."""
+        return [*self.encode(text), self.end]
+
+    @property
+    def end(self) -> int:
+        """The id of the token that ends an answer."""
+        found: int = self.tokenizer.eos_token_id
+        return found
+
+    def check(self) -> None:
+        """Refuses a tokenizer that would render training and serving differently.
+
+        Raises:
+            InputError: no chat template, no system role where one is needed, or a prompt that is not a prefix.
+        """
+        if not self.tokenizer.chat_template:
+            raise InputError(f"{self.tokenizer.name_or_path}: has no chat template; choose an instruct model")
+        try:
+            before, after = self.text(_PROBE, "- a point"), self.text(_PROBE, "- a point", answer="four")
+        except Exception as error:  # a template raises what its author chose
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the chat template refuses a {self.persona_role} persona ({error}); "
+                "set model.persona_role=user"
+            ) from None
+        whole = self.encode(after)
+        if not after.startswith(before) or whole[: len(self.encode(before))] != self.encode(before):
+            raise InputError(f"{self.tokenizer.name_or_path}: the prompt is not a token prefix of prompt + answer")
+        if self.end not in whole[len(self.encode(before)) :]:
+            raise InputError(f"{self.tokenizer.name_or_path}: an answer does not end with {self.tokenizer.eos_token!r}")
+
+    @property
+    def template_hash(self) -> str:
+        """Digest of the chat template, for the manifest."""
+        return digest(str(self.tokenizer.chat_template))

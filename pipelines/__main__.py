@@ -1,0 +1,204 @@
+"""`python -m pipelines`: list the recipes, run one on this machine, compile one for a cluster."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rlhi import tracking
+from rlhi.errors import InputError
+from rlhi.sources import list_files
+
+from pipelines import listing, recipes, summary
+from pipelines.recipes import Recipe
+
+if TYPE_CHECKING:
+    from pipelines import local
+
+RUN_HELP = """\
+Runs every stage of a recipe, one after the other, and ends with where the rows went, the win rates and the folders.
+What is done is kept in DIR/store by content: run the same again, or another recipe, and only what is new is computed.
+
+examples:
+  python -m pipelines run user-guided-rewrites --source logs.jsonl --work out
+  python -m pipelines run user-based-rewards --source 's3://bucket/logs/*.parquet' --work out --set sample.n=8
+"""
+SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises it."""
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 on success, 1 when a stage failed, 2 after one line on bad input, 130 when interrupted."""
+    try:
+        given = parser().parse_args(argv)
+        commands = {"list": _list, "run": _run, "compile": _compile}
+        return commands[given.command](given)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        return _stopped()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
+    commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", help="Show every recipe, what it runs and how it differs from the paper.")
+    run = commands.add_parser(
+        "run",
+        help="Run a recipe on this machine.",
+        description=RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_run(run)
+    compiled = commands.add_parser("compile", help="Write a recipe as a pipeline that a KFP server takes.")
+    _add_recipe(compiled)
+    compiled.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="The YAML file to write.")
+    return made
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    _add_recipe(run)
+    run.add_argument("--source", metavar="URI", required=True, help="Raw logs: a file, folder or glob, local or s3://.")
+    run.add_argument("--work", metavar="DIR", type=Path, required=True, help="Where everything goes; kept for reuse.")
+    run.add_argument(
+        "--runner",
+        choices=("process", "docker"),
+        default="process",
+        help="Stages as processes of this Python, or in their images over Docker or podman. [process]",
+    )
+    run.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="A name that 'python -m pipelines list' shows.")
+    command.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=SETTINGS_HELP)
+    command.add_argument("--model", metavar="ID", help="Model instead of the default: Hugging Face id or folder.")
+    command.add_argument("--seed", metavar="N", type=int, help="Seed of every stage.")
+
+
+def _list(_: argparse.Namespace) -> int:
+    console = summary.console()
+    console.print(listing.recipes_table(recipes.RECIPES))
+    console.print(listing.shared_text(recipes.RECIPES), highlight=False, markup=False)
+    return 0
+
+
+def _compile(given: argparse.Namespace) -> int:
+    recipe = _recipe(given)
+    from pipelines import graph
+
+    graph.compile_to(recipe, given.output)
+    sys.stdout.write(f"{given.output}: {recipe.name}, {len(recipe.stages)} stages\n")
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
+    """Checks everything, then runs, then tells."""
+    recipe, source = _recipe(given), _source(given.source)
+    from pipelines import graph, local
+
+    pipeline = graph.build(recipe)
+    if given.runner == "docker":
+        from pipelines import containers
+
+        containers.check_images(local.images(pipeline))
+    work = _work(given.work)
+    uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
+    parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
+    env = {"RLHI_STORE": str(work / "store"), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
+    place = local.Place(work, given.runner, [*_local_paths(source), *_local_paths(_model(given.model or ""))], env)
+    progress = local.Progress(summary.console(), work, len(recipe.stages))
+    succeeded = False
+    try:
+        local.run(pipeline, {"source": source}, place, progress)
+        succeeded = progress.failed is None and not progress.interrupted
+    finally:
+        tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)
+    return _tell(progress, work, uri)
+
+
+def _recipe(given: argparse.Namespace) -> Recipe:
+    recipe = recipes.find(given.recipe)
+    if given.model is not None:
+        recipe = recipes.with_model(recipe, _model(given.model))
+    if given.seed is not None:
+        recipe = recipes.with_seed(recipe, given.seed)
+    return recipes.with_settings(recipe, given.set)
+
+
+def _source(uri: str) -> str:
+    """``uri`` with a local path made absolute, since the stages may run elsewhere.
+
+    Raises:
+        InputError: nothing that can be read is there.
+    """
+    source = uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    list_files(source)
+    return source
+
+
+def _work(folder: Path) -> Path:
+    work = folder.expanduser().absolute()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work):
+            pass
+    except OSError as error:
+        raise InputError(f"{work}: cannot be written ({error.strerror}); choose another --work") from None
+    return work
+
+
+def _parameters(recipe: Recipe, source: str) -> dict[str, str]:
+    """What MLflow shows of the run: the source, and every setting that is not the paper's."""
+    return {"source": source} | {path: str(value) for path, value in recipes.differences(recipe).items()}
+
+
+def _local_paths(uri: str) -> list[Path]:
+    """The local path that holds what ``uri`` names: of a glob, the folder before its first mark."""
+    path = uri.removeprefix("file://")
+    plain = re.split(r"[*?\[]", path)[0]
+    held = Path(path if plain == path else os.path.dirname(plain))
+    return [held] if path.startswith("/") else []
+
+
+def _model(name: str) -> str:
+    """``name`` as the stages find it: a local folder by its absolute path."""
+    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
+
+
+def _tell(progress: "local.Progress", work: Path, uri: str) -> int:
+    """The last words of a run, and its exit code."""
+    if progress.interrupted:
+        return _stopped()
+    if progress.failed is not None:
+        sys.stderr.write(
+            f"error: stage {progress.failed} failed, see above; run the same again once that is mended,"
+            " what is done is reused\n"
+        )
+        return 1
+    summary.tell(progress.console, progress.done, work, uri)
+    return 0
+
+
+def _stopped() -> int:
+    sys.stderr.write("stopped; run the same again to go on from the last finished stage\n")
+    return 130
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What a person sees before a run: every recipe, what it does and how it differs from the paper."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rlhi.config import ModelConfig, SamplingConfig
+
+from pipelines import recipes
+from pipelines.recipes import Recipe
+
+
+def recipes_table(known: Sequence[Recipe]) -> Table:
+    """Every recipe with what it does, what it runs and which of its settings the others do not share."""
+    table = Table(title="Recipes", title_justify="left", show_lines=True)
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("what it does", ratio=1)
+    table.add_column("stages", ratio=1)
+    table.add_column("differs from the paper", no_wrap=True)
+    everywhere, shared = _embedded(), shared_settings(known)
+    for recipe in known:
+        own = {path: value for path, value in recipes.differences(recipe).items() if path not in shared}
+        own = {path: value for path, value in own.items() if everywhere.get(_last_two(path)) != value}
+        table.add_row(recipe.name, escape(recipe.summary), ", ".join(recipe.stages), escape("\n".join(_settings(own))))
+    return table
+
+
+def shared_text(known: Sequence[Recipe]) -> str:
+    """The settings by which every recipe differs from the paper, for it to fit a small machine."""
+    everywhere = _embedded()
+    shared = {p: v for p, v in shared_settings(known).items() if everywhere.get(_last_two(p)) != v}
+    return (
+        "All of them are sized for a small model on two CPU cores: "
+        f"{', '.join(_settings(everywhere))} in every stage; {', '.join(_settings(shared))}. "
+        "Every other setting is the paper's; change any with --set stage.field=value."
+    )
+
+
+def shared_settings(known: Sequence[Recipe]) -> dict[str, Any]:
+    """The settings by which all of ``known`` differ from the paper in the same way."""
+    first, *others = [recipes.differences(recipe) for recipe in known]
+    return {path: value for path, value in first.items() if all(other.get(path) == value for other in others)}
+
+
+def _embedded() -> dict[str, Any]:
+    """The settings of the embedded size that hold in every stage, by their last two names."""
+    return {
+        **recipes.changed(recipes.MODEL, ModelConfig(), "model."),
+        **recipes.changed(recipes.SAMPLING, SamplingConfig(), "sampling."),
+    }
+
+
+def _last_two(path: str) -> str:
+    return ".".join(path.split(".")[-2:])
+
+
+def _settings(values: Mapping[str, Any]) -> list[str]:
+    return [f"{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in values.items()]

@@ -1,0 +1,77 @@
+import gc
+from pathlib import Path
+
+import pytest
+
+from pipelines.__main__ import main
+
+LOGS = "logs.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / LOGS).write_text("{}\n")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("", "COMMAND"),
+        ("walk", "invalid choice: 'walk'"),
+        ("run no-filter", "--source, --work"),
+        ("run no-filtr --source logs.jsonl --work out", "did you mean no-filter"),
+        ("run no-filter --source logs.jsonl --work out --set dop.epochs=1", "dop: no such stage, did you mean dpo"),
+        ("run no-filter --source logs.jsonl --work out --set dpo.epoch=1", "dpo.epoch: no such field"),
+        (
+            "run no-filter --source logs.jsonl --work out --set dpo.epochs=0",
+            "dpo.epochs: input should be greater than 0",
+        ),
+        ("run no-filter --source logs.jsonl --work out --set sample.n=8", "no-filter does not run it"),
+        ("run no-filter --source logs.jsonl --work out --seed x", "invalid int value: 'x'"),
+        ("run no-filter --source logs.jsonl --work out --seed -1", "seed: input should be greater than or equal to 0"),
+        ("run no-filter --source gone.jsonl --work out", "gone.jsonl: no such file"),
+        ("run no-filter --source empty --work out", "empty: no such file or folder, or an empty one"),
+        ("run no-filter --source ftp://host/logs --work out", "ftp://host/logs: unknown scheme"),
+        ("run no-filter --source logs.jsonl --work logs.jsonl", "cannot be written (File exists)"),
+        ("run no-filter --source logs.jsonl --work out --runner cloud", "invalid choice: 'cloud'"),
+        ("compile no-filter -o graph.txt", "name the file graph.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_runs(
+    argv: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+# the docker package leaves a socket open when it cannot connect
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_missing_container_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("run no-filter --source logs.jsonl --work out --runner docker".split()) == 2
+    gc.collect()
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: no container engine answers at unix://{tmp_path}/no.sock; ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "user-based-rewards" in out
+    assert "rip.thresholds=off" in out
+    assert "--set stage.field=value" in " ".join(out.split())
+
+
+def test_compile_writes_the_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "sft-rewards", "-o", "new/graph.yaml", "--set", "dpo.epochs=1"]) == 0
+    assert '"epochs": 1.0' in (tmp_path / "new/graph.yaml").read_text().replace("\n", "")
+    assert "sft-rewards, 8 stages" in capsys.readouterr().out
