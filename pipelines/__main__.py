@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from pipelines import listing, recipes, summary
+from pipelines.recipes import Recipe
 from rlhi import tracking
 from rlhi.errors import InputError
 from rlhi.sources import list_files
-
-from pipelines import listing, recipes, summary
-from pipelines.recipes import Recipe
 
 if TYPE_CHECKING:
     from pipelines import local

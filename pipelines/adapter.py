@@ -18,6 +18,8 @@ from typing import Any
 
 from kfp.local import config, logging_utils, status, subprocess_task_handler
 
+# Threads that wait for each other sleep instead of spinning: on a busy machine that is several times faster.
+YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
 PATIENCE = 5.0  # seconds that a process gets to end by itself
 
 
@@ -64,7 +66,7 @@ class ProcessHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ig
 
     def run(self) -> Any:
         """Runs the argv with this Python; what it writes goes straight to the terminal."""
-        env = {**os.environ, **self.env_vars, **self.env}
+        env = {**YIELDING, **os.environ, **self.env_vars, **self.env}
         argv = here(self.full_command)
         return to_status(self.follow(Task.of(argv), lambda: run_process(argv, env)))
 

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import Mount
 from kfp import local
 from kfp.local import docker_task_handler
-from rlhi.errors import InputError
 
 from pipelines.adapter import Follow, Task, to_status
+from rlhi.errors import InputError
 
 PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "RLHI_")  # the variables of this shell that the containers get too
 
@@ -72,8 +73,9 @@ class ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[m
         try:
             container = self._start(client)
             try:
-                for chunk in container.logs(stream=True, follow=True):
-                    sys.stderr.write(chunk.decode(errors="replace"))
+                with closing(container.logs(stream=True, follow=True)) as written:
+                    for chunk in written:
+                        sys.stderr.write(chunk.decode(errors="replace"))
                 return int(container.wait()["StatusCode"])
             finally:
                 container.remove(force=True)

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
+
+from pipelines.recipes import Recipe
 from rlhi.classify.component import classify
 from rlhi.config import as_json
 from rlhi.dpo.component import dpo
@@ -16,8 +18,6 @@ from rlhi.reward.component import reward
 from rlhi.rewrite.component import rewrite
 from rlhi.rip.component import rip
 from rlhi.sample.component import sample
-
-from pipelines.recipes import Recipe
 
 
 def build(recipe: Recipe) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
-from rlhi.config import ModelConfig, SamplingConfig
 
 from pipelines import recipes
 from pipelines.recipes import Recipe
+from rlhi.config import ModelConfig, SamplingConfig
 
 
 def recipes_table(known: Sequence[Recipe]) -> Table:

@@ -13,10 +13,10 @@ from kfp import local
 from kfp.local import subprocess_task_handler
 from rich.console import Console
 from rich.markup import escape
-from rlhi import manifest
-from rlhi.manifest import Manifest
 
 from pipelines.adapter import ProcessHandler, Task, adapted
+from rlhi import manifest
+from rlhi.manifest import Manifest
 
 RunnerName = Literal["process", "docker"]
 

@@ -5,9 +5,9 @@ Needs neither torch nor kfp: what a recipe does can be read, changed and checked
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rlhi.classify.stage import ClassifyConfig
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict, override
@@ -70,7 +70,13 @@ USER_GUIDED_REWRITES = Recipe(
     rip=RipConfig(thresholds="quantile", min_rejected_length=0.2, min_rejected_reward=0.2, max_gap=0.9),
     dpo=DpoConfig(model=MODEL, learning_rate=5e-5, batch_size=8, micro_batch_size=2, epochs=3, max_tokens=768),
     evaluate=EvaluateConfig(
-        model=MODEL, sampling=SAMPLING, judge=ENGINE, opponents=("log", "base"), max_users=8, max_turns=24
+        model=MODEL,
+        sampling=SAMPLING,
+        judge=ENGINE,
+        reward=RewardConfig(model=MODEL),
+        opponents=("log", "base"),
+        max_users=8,
+        max_turns=24,
     ),
 )
 
@@ -164,7 +170,11 @@ def with_model(recipe: Recipe, model: str) -> Recipe:
     """``recipe`` with ``model`` wherever the default model is: policy, judge and reward model alike."""
     if not model:
         raise InputError("the model is empty; give a Hugging Face id or a local folder")
-    return _with_stages(recipe, {stage: _swap_model(config, model) for stage, config in recipe.stages.items()})
+
+    def swapped(found: ModelConfig) -> ModelConfig:
+        return replace(found, id=model) if found.id == DEFAULT_MODEL else found
+
+    return _with_stages(recipe, {stage: _each(config, ModelConfig, swapped) for stage, config in recipe.stages.items()})
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -173,8 +183,13 @@ def with_seed(recipe: Recipe, seed: int) -> Recipe:
     Raises:
         InputError: the seed is negative.
     """
-    seeded = {stage: override(config, "seed", str(seed), stage) for stage, config in recipe.stages.items()}
-    return _with_stages(recipe, seeded)
+    if seed < 0:
+        raise InputError(f"seed: {seed} is negative; give 0 or more")
+
+    def seeded(found: StageConfig) -> StageConfig:
+        return replace(found, seed=seed)
+
+    return _with_stages(recipe, {stage: _each(config, StageConfig, seeded) for stage, config in recipe.stages.items()})
 
 
 def differences(recipe: Recipe) -> dict[str, Any]:
@@ -216,18 +231,17 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 C = TypeVar("C")
+P = TypeVar("P")
 
 
-def _swap_model(config: C, model: str) -> C:
-    """``config`` with every `ModelConfig` in it that has the default id given ``model``."""
-    if isinstance(config, ModelConfig) and config.id == DEFAULT_MODEL:
-        return replace(config, id=model)
-    inner = {
-        field.name: _swap_model(getattr(config, field.name), model)
-        for field in dataclasses.fields(config)  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(getattr(config, field.name))
-    }
-    return replace(config, **inner)  # type: ignore[type-var]
+def _each(config: C, kind: type[P], change: Callable[[P], P]) -> C:
+    """``config`` with every part of ``kind``, itself included, changed."""
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    inner = {name: _each(part, kind, change) for name, part in parts.items() if dataclasses.is_dataclass(part)}
+    found: Any = replace(config, **inner)  # type: ignore[type-var]
+    if isinstance(found, kind):
+        found = change(found)
+    return cast(C, found)
 
 
 def _changed(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

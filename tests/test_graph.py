@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from rlhi import cli
-from rlhi.errors import InputError
 
 from pipelines import graph, recipes
 from pipelines.recipes import RECIPES, USER_BASED_REWARDS, USER_GUIDED_REWRITES, Recipe
+from rlhi import cli
+from rlhi.errors import InputError
 
 
 def compiled(recipe: Recipe, folder: Path) -> Any:

@@ -14,10 +14,10 @@ import pytest
 from kfp import dsl
 from kfp.local import config, logging_utils, subprocess_task_handler
 from rich.console import Console
-from rlhi.manifest import FunnelRow, Manifest
 
 from pipelines import adapter, local, summary
 from pipelines.adapter import Task
+from rlhi.manifest import FunnelRow, Manifest
 
 SCRIPT = """
 import json, os, pathlib, sys

@@ -31,7 +31,7 @@ def _in_a_folder_with_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ),
         ("run no-filter --source logs.jsonl --work out --set sample.n=8", "no-filter does not run it"),
         ("run no-filter --source logs.jsonl --work out --seed x", "invalid int value: 'x'"),
-        ("run no-filter --source logs.jsonl --work out --seed -1", "seed: input should be greater than or equal to 0"),
+        ("run no-filter --source logs.jsonl --work out --seed -1", "seed: -1 is negative"),
         ("run no-filter --source gone.jsonl --work out", "gone.jsonl: no such file"),
         ("run no-filter --source empty --work out", "empty: no such file or folder, or an empty one"),
         ("run no-filter --source ftp://host/logs --work out", "ftp://host/logs: unknown scheme"),
@@ -55,7 +55,7 @@ def test_bad_input_is_one_line_before_anything_runs(
 # the docker package leaves a socket open when it cannot connect
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_missing_container_engine_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("run no-filter --source logs.jsonl --work out --runner docker".split()) == 2
+    assert main(["run", "no-filter", "--source", "logs.jsonl", "--work", "out", "--runner", "docker"]) == 2
     gc.collect()
     err = capsys.readouterr().err
     assert err.startswith(f"error: no container engine answers at unix://{tmp_path}/no.sock; ")

@@ -3,11 +3,11 @@ import sys
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
-from rlhi.config import ModelConfig
-from rlhi.errors import InputError
 
 from pipelines import listing, recipes
 from pipelines.recipes import NO_FILTER, RECIPES, USER_BASED_REWARDS, USER_GUIDED_REWRITES, Recipe
+from rlhi.config import ModelConfig
+from rlhi.errors import InputError
 
 
 def models_in(config: object) -> list[ModelConfig]:
@@ -98,6 +98,7 @@ def test_model_that_was_chosen_stays() -> None:
 def test_seed_reaches_every_stage() -> None:
     changed = recipes.with_seed(USER_GUIDED_REWRITES, 7)
     assert {config.seed for config in changed.stages.values()} == {7}
+    assert changed.evaluate.reward.seed == 7
 
 
 def test_negative_seed_is_refused() -> None:

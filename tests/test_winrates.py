@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rlhi.evaluate.winrates import WinRate, interval, reward_win_rates, win_rates
 from rlhi.records import Axis, Mode, Opponent, Order, Verdict
 

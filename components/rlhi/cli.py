@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     reasons = ", ".join(f"{reason} {n}" for reason, n in described.dropped.items())
     sys.stderr.write(
         f"{call.stage}: {described.rows_in} in, {described.kept} kept{f' ({reasons})' if reasons else ''}\n"

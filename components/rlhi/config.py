@@ -22,39 +22,46 @@ CLOSED = ConfigDict(extra="forbid", validate_default=True)
 class StageConfig:
     """What every stage has."""
 
-    seed: int = Field(0, ge=0, description="Seed of every random choice, together with the id of the row.")
+    seed: int = Field(default=0, ge=0, description="Seed of every random choice, together with the id of the row.")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class ModelConfig:
     """A causal language model and how conversations are rendered for it."""
 
-    id: str = Field("embedded", min_length=1, description="Hugging Face id, local folder, or 'embedded': SmolLM2-135M.")
-    revision: str | None = Field(None, description="Commit of a Hugging Face id; pin it.")
-    persona_role: Literal["system", "user"] = Field(
-        "system", description="Where the persona goes: system message (Fig. 9), or before the first user message (3.4)."
+    id: str = Field(
+        default="embedded", min_length=1, description="Hugging Face id, local folder, or 'embedded': SmolLM2-135M."
     )
-    max_prompt_tokens: int = Field(4096, ge=32, description="Rows with a longer prompt are dropped with a reason.")
-    device: str = Field("auto", description="torch device; 'auto' is the first GPU, else the CPU.")
+    revision: str | None = Field(default=None, description="Commit of a Hugging Face id; pin it.")
+    persona_role: Literal["system", "user"] = Field(
+        default="system",
+        description="Where the persona goes: system message (Fig. 9), or before the first user message (3.4).",
+    )
+    max_prompt_tokens: int = Field(
+        default=4096, ge=32, description="Rows with a longer prompt are dropped with a reason."
+    )
+    device: str = Field(default="auto", description="torch device; 'auto' is the first GPU, else the CPU.")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class EngineConfig:
     """Who answers the model calls of a stage."""
 
-    kind: Literal["transformers", "scripted"] = Field("transformers", description="Engine; 'scripted' is for dry runs.")
+    kind: Literal["transformers", "scripted"] = Field(
+        default="transformers", description="Engine; 'scripted' is for dry runs."
+    )
     model: ModelConfig = Field(default_factory=ModelConfig)
-    script: str | None = Field(None, description="JSON file with the scripted engine's rules.")
-    batch_size: int = Field(16, ge=1, description="Sequences computed at a time.")
+    script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
+    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class SamplingConfig:
     """How answers are drawn."""
 
-    temperature: float = Field(0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
-    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
-    max_tokens: int = Field(1024, ge=1, description="Longest answer.")
+    temperature: float = Field(default=0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
+    max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
 
 
 C = TypeVar("C")

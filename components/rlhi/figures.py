@@ -37,8 +37,8 @@ def margins(pairs: Sequence[Pair]) -> bytes:
         return _message("There are no pairs to show.", "png")
     gaps = sorted(pair.chosen_reward - pair.rejected_reward for pair in pairs)
     middle = (gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2]) / 2
-    with _drawing() as plt:
-        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), width_ratios=(1.15, 1))
+    with _drawing(2.9) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         left.hist(gaps, bins=min(40, max(6, math.isqrt(len(gaps)))), color=BLUE, edgecolor="white", linewidth=0.5)
         left.axvline(middle, color=VERMILLION, linewidth=1.5)
         left.set_title(f"median {middle:.3g}", color=VERMILLION, fontsize=9, loc="left")
@@ -52,16 +52,17 @@ def funnel(rows: Sequence[FunnelRow]) -> str:
     """SVG: the share of rows each stage kept and dropped, with the most frequent reasons."""
     if not rows:
         return _message("No stage has run.", "svg").decode()
-    with _drawing() as plt:
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.55 * len(rows) + 0.5))
+    with _drawing(0.55 * len(rows) + 0.5) as figure:
+        axes = figure.subplots()
         for place, row in enumerate(rows):
             share = row.kept / row.rows_in if row.rows_in else 0.0
-            axes.barh(place, share, height=0.42, color=BLUE)
-            axes.barh(place, (1 - share) if row.rows_in else 0.0, left=share, height=0.42, color=ORANGE)
+            lost = (1 - share) if row.rows_in else 0.0
+            axes.barh(place, share, height=0.42, color=BLUE, label="_" if place else "kept")
+            axes.barh(place, lost, left=share, height=0.42, color=ORANGE, label="_" if place else "dropped")
             axes.text(-0.02, place, row.stage, ha="right", va="center", fontweight="bold")
             axes.text(1.02, place, f"{row.kept:,} of {row.rows_in:,}", ha="left", va="center")
             axes.text(0, place + 0.27, _top_reasons(row), ha="left", va="top", fontsize=8, alpha=0.7)
-        axes.legend(*_swatches(plt), loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=2, frameon=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=2, frameon=False)
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.3, -0.4))
         axes.axis("off")
         return _svg(figure, "funnel")
@@ -73,8 +74,8 @@ def win_rates(rates: Sequence["WinRate"]) -> str:
         return _message("No win rate was measured.", "svg").decode()
     groups = [(key, list(rows)) for key, rows in groupby(sorted(rates, key=_group), key=_group)]
     lines = len(rates) + 1.3 * len(groups)
-    with _drawing() as plt:
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.29 * lines + 0.6))
+    with _drawing(0.29 * lines + 0.6) as figure:
+        axes = figure.subplots()
         place = 0.0
         for (_, opponent, mode), rows in groups:
             axes.text(0, place, f"{opponent} · {mode}", fontweight="bold", va="center")
@@ -97,9 +98,8 @@ def training(history: Sequence[Mapping[str, float]]) -> str:
         return _message("No training history was recorded.", "svg").decode()
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    with _drawing() as plt:
-        figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, 2.1 * lines), squeeze=False)
-        places = list(grid.flat)
+    with _drawing(2.1 * lines) as figure:
+        places = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axes, (title, curves) in zip(places, panels, strict=False):
             _curve_panel(axes, title, [(label, colour, _points(history, key)) for key, label, colour in curves])
         for axes in places[len(panels) :]:
@@ -115,10 +115,6 @@ def _scatter(axes: Any, pairs: Sequence[Pair]) -> None:
     axes.plot(ends, ends, color=FAINT, linewidth=1, zorder=0)
     axes.scatter(rejected, chosen, s=14, color=BLUE, alpha=max(0.15, min(0.8, 60 / len(pairs))), linewidths=0)
     axes.set(xlim=ends, ylim=ends, xlabel="rejected reward", ylabel="chosen reward", aspect="equal")
-
-
-def _swatches(plt: Any) -> tuple[list[Any], list[str]]:
-    return [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (BLUE, ORANGE)], ["kept", "dropped"]
 
 
 def _top_reasons(row: FunnelRow) -> str:
@@ -172,12 +168,10 @@ def _curve_panel(axes: Any, title: str, curves: Sequence[tuple[str, str, list[tu
 
 
 @contextmanager
-def _drawing() -> Iterator[Any]:
-    """Matplotlib with this module's look, and no trace in the caller's settings."""
+def _drawing(height: float) -> Iterator[Any]:
+    """An empty figure with this module's look, and no trace in the caller's settings; ``height`` is in inches."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     look = {
         "font.family": "DejaVu Sans",
@@ -195,11 +189,8 @@ def _drawing() -> Iterator[Any]:
         "svg.fonttype": "none",
         "svg.hashsalt": "rlhi",
     }
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **look}):
-        try:
-            yield plt
-        finally:
-            plt.close("all")
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **look, "backend": "agg"}):
+        yield Figure(figsize=(WIDTH, height))
 
 
 def _png(figure: Any) -> bytes:
@@ -216,13 +207,12 @@ def _svg(figure: Any, name: str) -> str:
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
-    text = re.sub(r' id="([\w-]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text)
     text = re.sub(r"(href=\"|url\()#", rf"\g<1>#{name}-", text)
     return text.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
 
 
 def _message(text: str, kind: str) -> bytes:
-    with _drawing() as plt:
-        figure = plt.figure(figsize=(WIDTH, 0.6))
+    with _drawing(0.6) as figure:
         figure.text(0.01, 0.5, text, va="center", alpha=0.7)
         return _png(figure) if kind == "png" else _svg(figure, "message").encode()

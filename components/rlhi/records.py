@@ -211,7 +211,7 @@ def _nullable(hint: Any) -> bool:
 
 def _arrow(hint: Any) -> pa.DataType:
     """The Arrow type of one annotation: scalars, literals, ``X | None``, ``tuple[X, ...]`` and records."""
-    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    scalars: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     if hint in scalars:
         return scalars[hint]
     if hint is datetime:
@@ -232,7 +232,8 @@ def _build(hint: Any, value: Any) -> Any:
     if value is None:
         return None
     if dataclasses.is_dataclass(hint):
-        return hint(**{name: _build(inner, value[name]) for name, inner in _hints(hint).items()})  # type: ignore[operator]
+        make: Any = hint
+        return make(**{name: _build(inner, value[name]) for name, inner in _hints(make).items()})
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         return tuple(_build(args[0], item) for item in value)

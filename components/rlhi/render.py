@@ -57,13 +57,21 @@ class Renderer:
 
     def text(self, messages: Sequence[Message], persona: str | None = None, *, answer: str | None = None) -> str:
         """The conversation as the template writes it, ready for the answer, or with ``answer`` and its end."""
-        turns = [{"role": m.role, "content": m.content} for m in with_persona(messages, persona, self.persona_role)]
+        said = [*with_persona(messages, persona, self.persona_role)]
         if answer is not None:
-            turns.append({"role": "assistant", "content": answer})
+            said.append(Message("assistant", answer))
+        turns = [{"role": message.role, "content": self.harmless(message.content)} for message in said]
         shown: str = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=answer is None, date_string=DATE
         )
         return shown
+
+    def harmless(self, text: str) -> str:
+        """Text in which nothing reads as a special token: a user who types ``<|im_end|>`` ends no turn."""
+        for token in self.tokenizer.all_special_tokens:
+            if len(token) > 1:
+                text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+        return text
 
     def prompt(self, messages: Sequence[Message], persona: str | None = None) -> list[int]:
         """Token ids of the prompt, up to where the answer begins."""
@@ -76,7 +84,7 @@ class Renderer:
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer and the token that ends the turn."""
-        return [*self.encode(text), self.end]
+        return [*self.encode(self.harmless(text)), self.end]
 
     @property
     def end(self) -> int:

@@ -3,9 +3,7 @@
 A stage logs into the run that KFP's own plugin made for its task (``MLFLOW_RUN_ID``), else into a nested run of
 ``RLHI_PARENT_RUN_ID``, else into a run of its own. Without ``MLFLOW_TRACKING_URI`` nothing is tracked. Tracking comes
 after the work is done, so a server that does not answer costs a warning and never a finished stage.
-
-Only what mlflow-skinny holds is used, and it is imported where it is needed: it takes seconds, and most commands do
-not track.
+mlflow-skinny is enough, and is imported where it is needed: that takes seconds, and most commands do not track.
 """
 
 import json
@@ -33,10 +31,10 @@ log = logging.getLogger("rlhi")
 Point = tuple[str, float, int]  # name, value, step
 
 EXPERIMENT = "rlhi"
-HEADLINES = ("dpo", "evaluate")  # the stages whose own metrics tell one pipeline run from another
+HEADLINES = ("evaluate", "dpo")  # whose metrics tell one pipeline run from another; MLflow plots the first one
 PICTURES = ("*.png", "*.html", "*.md")
 ORIGIN = {"mlflow.source.name": "rlhi", "mlflow.source.type": "JOB"}  # the column "Source" of MLflow
-COLUMNS = ["stage", "rows_in", "kept", "kept_percent", "dropped", "reasons"]
+COLUMNS: list[str | int] = ["stage", "rows_in", "kept", "kept %", "dropped", "reasons"]
 # Set before mlflow is imported. Its own seven retries take minutes, during which a finished stage holds its GPU.
 CALM = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -75,7 +73,7 @@ def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
-        run_name = f"{name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+        run_name = f"{name} {datetime.now():%m-%d %H:%M}"
         run_id: str = client.create_run(_experiment(client, uri), tags=ORIGIN, run_name=run_name).info.run_id
         _log(client, run_id, params, [], {"recipe": name})
     return run_id
@@ -94,6 +92,7 @@ def finish_pipeline(run_id: str, manifests: Sequence[Manifest], uri: str, failed
             notes = {f"{made.stage}.{name}": text for made in manifests for name, text in made.notes.items()}
             _log(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes))
             client.log_dict(run_id, _table(funnel), "funnel.json")
+            client.log_inputs(run_id, _sources(manifests))
         finally:
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
 
@@ -121,7 +120,7 @@ def _refused(uri: str) -> Iterator[None]:
     except (MlflowException, OSError, ImportError) as error:  # its own, network and files, a missing driver
         user, at, _ = urlsplit(uri).netloc.rpartition("@")
         shown, reason = (text.replace(user + at, "") for text in (uri, str(error).partition("\n")[0][:400]))
-        message = f"{shown}: MLflow cannot track there ({reason}); start it, or leave MLFLOW_TRACKING_URI unset"
+        message = f"{shown}: MLflow cannot track there ({reason}); start it, or choose another tracking URI"
         raise InputError(message) from None
 
 
@@ -223,24 +222,30 @@ def _points(described: Manifest, folder: Path) -> list[Point]:
 
 
 def _tags(described: Manifest, reused: bool) -> dict[str, str]:
-    fields = {"stage": described.stage, "reused": _text(reused), "code_version": described.code_version}
-    digests = {"config_hash": described.config_hash, "digest": described.digest}
+    fields = {name: getattr(described, name) for name in ("stage", "code_version", "config_hash", "digest")}
     inputs = {f"input.{name}": value for name, value in described.inputs.items()}
     prompts = {f"prompt.{name}": value for name, value in described.prompt_hashes.items()}
-    return fields | digests | inputs | prompts | _funnel_tags(described.funnel, described.notes)
+    return fields | {"reused": _text(reused)} | inputs | prompts | _funnel_tags(described.funnel, described.notes)
 
 
 def _datasets(described: Manifest, folder: Path) -> "list[DatasetInput]":
     """Inputs and output by digest: in MLflow, runs that share data show the same digest."""
+    inputs = [_dataset("input", name, digest, name) for name, digest in described.inputs.items()]
+    return [*inputs, _dataset("output", described.stage, described.digest, str(folder))]
+
+
+def _sources(manifests: Sequence[Manifest]) -> "list[DatasetInput]":
+    """What came from outside: the inputs that none of the stages made."""
+    inside = {made.digest for made in manifests}
+    inputs = {each for made in manifests for each in made.inputs.items() if each[1] not in inside}
+    return [_dataset("input", name, digest, name) for name, digest in sorted(inputs)]
+
+
+def _dataset(context: str, name: str, digest: str, source: str) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    def dataset(context: str, name: str, digest: str, source: str, profile: str | None = None) -> DatasetInput:
-        entity = Dataset(name, digest, "local", json.dumps({"uri": source}), profile=profile)
-        return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
-
-    rows = json.dumps({"num_rows": described.kept})
-    inputs = [dataset("input", name, digest, name) for name, digest in described.inputs.items()]
-    return [*inputs, dataset("output", described.stage, described.digest, str(folder), rows)]
+    entity = Dataset(name, digest, "local", json.dumps({"uri": source}))
+    return DatasetInput(entity, [InputTag("mlflow.data.context", context)])
 
 
 def _settings(manifests: Sequence[Manifest]) -> dict[str, str]:
@@ -255,13 +260,11 @@ def _settings(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 
 def _headlines(manifests: Sequence[Manifest]) -> list[Point]:
-    """Rows kept per stage and what training and evaluation measured; rounds are the steps of a curve."""
-    points: list[Point] = []
-    for made, turn in _rounds(manifests):
-        points.append((f"kept.{made.stage}", made.kept, turn))
-        if made.stage in HEADLINES:
-            points += [(f"{made.stage}.{name}", value, turn) for name, value in made.metrics.items()]
-    return points
+    """What evaluation and training measured, and rows kept per stage; rounds are the steps of a curve."""
+    rounds = list(_rounds(manifests))
+    chosen = [(made, turn) for stage in HEADLINES for made, turn in rounds if made.stage == stage]
+    figures = [(f"{made.stage}.{name}", value, turn) for made, turn in chosen for name, value in made.metrics.items()]
+    return [*figures, *((f"kept.{made.stage}", made.kept, turn) for made, turn in rounds)]
 
 
 def _rounds(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, int]]:
@@ -279,12 +282,9 @@ def _table(funnel: Sequence[FunnelRow]) -> dict[str, Any]:
 
 def _funnel_tags(funnel: Sequence[FunnelRow], notes: Mapping[str, str]) -> dict[str, str]:
     """Marks the funnel as a table, and puts it with ``notes`` where MLflow shows a run's description."""
-    rows: list[Sequence[object]] = [
-        COLUMNS,
-        ["---", "--:", "--:", "--:", "--:", "---"],
-        *(_cells(row) for row in funnel),
-    ]
-    table = "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    gap = "&nbsp;&nbsp;| "  # MLflow sets no space between columns
+    lines = [gap.join(str(cell) for cell in cells) for cells in (COLUMNS, *(_cells(row) for row in funnel))]
+    table = "\n".join([lines[0], "|".join(["---"] * len(COLUMNS)), *lines[1:]])
     texts = [f"**{name}**: {text}" for name, text in notes.items()]
     return {
         "mlflow.loggedArtifacts": json.dumps([{"path": "funnel.json", "type": "table"}]),

@@ -38,9 +38,12 @@ class ClassifyConfig(StageConfig):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     initial: Literal["latest-new", "first", "previous"] = Field(
-        "latest-new", description="The request that a follow-up is compared with; the paper leaves it open (Fig. 6)."
+        default="latest-new",
+        description="The request that a follow-up is compared with; the paper leaves it open (Fig. 6).",
     )
-    calibrate: bool = Field(False, description="Take away each label's score on an empty request: for small models.")
+    calibrate: bool = Field(
+        default=False, description="Take away each label's score on an empty request: for small models."
+    )
 
 
 def run(conversations: Input[Conversation], turns: Output[Turn], config: ClassifyConfig) -> None:

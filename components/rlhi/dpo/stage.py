@@ -31,14 +31,20 @@ class DpoConfig(StageConfig):
     """The policy and how it is trained."""
 
     model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: Literal["dpo", "sft"] = Field("dpo", description="'sft' trains on the chosen answers only (3.3).")
-    beta: float = Field(0.1, gt=0, description="Sharpness of the preference; the paper gives it for online DPO only.")
-    learning_rate: float = Field(5e-7, gt=0, description="3.2 sweeps 5e-7 and 1e-6.")
-    batch_size: int = Field(64, ge=1, description="Pairs per step, over all devices (3.2: 64 offline, 32 online).")
-    micro_batch_size: int = Field(2, ge=1, description="Pairs computed at a time.")
-    epochs: float = Field(1.0, gt=0, description="Passes over the pairs.")
-    max_tokens: int = Field(4096, ge=64, description="Pairs with a longer prompt and answer are dropped with a reason.")
-    lora_rank: int = Field(16, ge=1, description="Rank of the adapter.")
+    loss: Literal["dpo", "sft"] = Field(default="dpo", description="'sft' trains on the chosen answers only (3.3).")
+    beta: float = Field(
+        default=0.1, gt=0, description="Sharpness of the preference; the paper gives it for online DPO only."
+    )
+    learning_rate: float = Field(default=5e-7, gt=0, description="3.2 sweeps 5e-7 and 1e-6.")
+    batch_size: int = Field(
+        default=64, ge=1, description="Pairs per step, over all devices (3.2: 64 offline, 32 online)."
+    )
+    micro_batch_size: int = Field(default=2, ge=1, description="Pairs computed at a time.")
+    epochs: float = Field(default=1.0, gt=0, description="Passes over the pairs.")
+    max_tokens: int = Field(
+        default=4096, ge=64, description="Pairs with a longer prompt and answer are dropped with a reason."
+    )
+    lora_rank: int = Field(default=16, ge=1, description="Rank of the adapter.")
 
 
 @plain_dataclass(frozen=True, slots=True)

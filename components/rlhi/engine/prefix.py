@@ -33,16 +33,16 @@ class Prefilled:
         return Prefilled(self.cache, self.mask[rows], self.length[rows], self.logits[rows])
 
 
-def shared_head(prompts: Sequence[Sequence[int]]) -> int:
+def shared_head(prompts: Sequence[list[int]]) -> int:
     """Tokens that all prompts begin with; at least one token of each prompt is left over."""
     low, high = min(prompts), max(prompts)
     limit = min(len(prompt) for prompt in prompts) - 1
     return next((i for i in range(limit) if low[i] != high[i]), limit)
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def prefill(
-    policy: Policy, prompts: Sequence[Sequence[int]], rows: int, what: str
+    policy: Policy, prompts: Sequence[list[int]], rows: int, what: str
 ) -> Iterator[tuple[list[int], Prefilled]]:
     """Batches of at most ``rows`` prompts of similar length, with their indices, computed behind their shared head."""
     head = shared_head(prompts)
@@ -55,10 +55,10 @@ def prefill(
             shown.update(len(batch))
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def continuation_logprobs(
     policy: Policy,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[list[int]],
     continuations: Sequence[Sequence[Sequence[int]]],
     rows: int,
     what: str,

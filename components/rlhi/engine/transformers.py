@@ -68,7 +68,7 @@ def _uniforms(seed: int, key: str, sample: int, count: int) -> np.ndarray:
     return np.random.default_rng(int.from_bytes(name[:16], "big")).random(count)
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def _decode(policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: np.ndarray) -> list[_Drawn]:
     """Draws token by token; ``noise`` is (rows, max_tokens). A row that ends leaves the batch."""
     drawn = [_Drawn([]) for _ in noise]

@@ -59,6 +59,7 @@ REASONS: dict[Reason, str] = {
     "no_message_fits": "no message of the user fits the prompt",
     "empty_persona": "the model inferred no persona",
     "empty_answer": "the model's answer is empty",
+    "conversation_dropped": "its conversation was dropped at an earlier stage",
     "held_out": "kept out of training, for evaluation",
     "other_label": "the message is of a kind that this stage does not learn from",
     "nothing_to_revise": "no earlier answer to revise",

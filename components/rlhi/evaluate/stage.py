@@ -50,13 +50,17 @@ class EvaluateConfig(StageConfig):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     judge: EngineConfig = Field(default_factory=EngineConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
-    axes: tuple[Axis, ...] = Field(("personalization", "instruction-following", "usereval"), description="3.4.")
-    modes: tuple[Mode, ...] = Field(("context-only", "persona-guided"), description="Inference settings (3.4).")
-    opponents: tuple[Opponent, ...] = Field(("log",), description="The answer in the log (3.4), or the base model's.")
-    max_users: int = Field(100, ge=1, description="Evaluation users taken at most, by seed (3.4: 100).")
-    max_turns: int | None = Field(None, ge=1, description="Held-out turns taken at most, by seed; null takes all.")
-    batch_size: int = Field(16, ge=1, description="Sequences computed at a time.")
-    resamples: int = Field(2000, ge=100, description="Bootstrap resamples of users for the intervals.")
+    axes: tuple[Axis, ...] = Field(default=("personalization", "instruction-following", "usereval"), description="3.4.")
+    modes: tuple[Mode, ...] = Field(default=("context-only", "persona-guided"), description="Inference settings (3.4).")
+    opponents: tuple[Opponent, ...] = Field(
+        default=("log",), description="The answer in the log (3.4), or the base model's."
+    )
+    max_users: int = Field(default=100, ge=1, description="Evaluation users taken at most, by seed (3.4: 100).")
+    max_turns: int | None = Field(
+        default=None, ge=1, description="Held-out turns taken at most, by seed; null takes all."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
+    resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples of users for the intervals.")
 
 
 Answers = Mapping[tuple[str, Mode], str]

@@ -19,7 +19,7 @@ from rlhi.artifacts import Output
 from rlhi.config import CLOSED, StageConfig, digest
 from rlhi.errors import InputError
 from rlhi.ingest.wildchat import read_rows
-from rlhi.records import Conversation, Dropped, Reason
+from rlhi.records import Conversation, Dropped, Reason, Split
 
 MIDJOURNEY = "as a prompt generator for a generative ai called"
 
@@ -28,14 +28,18 @@ MIDJOURNEY = "as a prompt generator for a generative ai called"
 class IngestConfig(StageConfig):
     """The filters of C.1 and the split."""
 
-    language: str | None = Field("English", description="Keep conversations of this language; null keeps all (C.1).")
-    max_turns: int = Field(10, ge=1, description="Longest conversation, in exchanges of two messages (C.1).")
-    min_conversations: int = Field(3, ge=1, description="Users with fewer are dropped (C.1).")
-    max_conversations: int = Field(100, ge=1, description="Users with more are dropped (C.1).")
-    eval_share: float = Field(0.2, ge=0, le=1, description="Share of users kept for evaluation (3.1).")
-    eval_min_conversations: int = Field(10, ge=2, description="Evaluation users with fewer are dropped (3.4).")
-    held_out: int = Field(5, ge=1, description="Last conversations of an evaluation user that are held out (3.4).")
-    max_users: int | None = Field(None, ge=1, description="Users taken at most, by seed; null takes all.")
+    language: str | None = Field(
+        default="English", description="Keep conversations of this language; null keeps all (C.1)."
+    )
+    max_turns: int = Field(default=10, ge=1, description="Longest conversation, in exchanges of two messages (C.1).")
+    min_conversations: int = Field(default=3, ge=1, description="Users with fewer are dropped (C.1).")
+    max_conversations: int = Field(default=100, ge=1, description="Users with more are dropped (C.1).")
+    eval_share: float = Field(default=0.2, ge=0, le=1, description="Share of users kept for evaluation (3.1).")
+    eval_min_conversations: int = Field(default=10, ge=2, description="Evaluation users with fewer are dropped (3.4).")
+    held_out: int = Field(
+        default=5, ge=1, description="Last conversations of an evaluation user that are held out (3.4)."
+    )
+    max_users: int | None = Field(default=None, ge=1, description="Users taken at most, by seed; null takes all.")
 
 
 def run(source: str, conversations: Output[Conversation], config: IngestConfig) -> None:
@@ -69,12 +73,12 @@ def ingest(rows: Sequence[Conversation], config: IngestConfig) -> tuple[list[Con
     return [dataclasses.replace(row, split=splits[row.id]) for row in rows], dropped
 
 
-def split(rows: Iterable[Conversation], config: IngestConfig) -> dict[str, str]:
+def split(rows: Iterable[Conversation], config: IngestConfig) -> dict[str, Split]:
     """Conversation id to split: the share of users with the lowest hash are for evaluation."""
     by_user: dict[str, list[Conversation]] = defaultdict(list)
     for row in rows:
         by_user[row.user_id].append(row)
-    splits = {}
+    splits: dict[str, Split] = {}
     for user, own in by_user.items():
         ordered = sorted(own, key=lambda row: (row.timestamp, row.id))
         evaluated = is_evaluated(user, config)

@@ -26,8 +26,8 @@ class PersonaConfig(StageConfig):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=256))
-    max_points: int = Field(5, ge=1, description="Points of a persona at most (Fig. 7).")
-    history_tokens: int = Field(3072, ge=32, description="User messages read, newest first, in tokens.")
+    max_points: int = Field(default=5, ge=1, description="Points of a persona at most (Fig. 7).")
+    history_tokens: int = Field(default=3072, ge=32, description="User messages read, newest first, in tokens.")
 
 
 def run(conversations: Input[Conversation], personas: Output[Persona], config: PersonaConfig) -> None:
@@ -69,7 +69,9 @@ def points(text: str, most: int) -> str:
 def _ask(user: str, own: Sequence[Conversation], engine: Engine, config: PersonaConfig) -> tuple[Request, list[str]]:
     """The request, and the conversations whose messages fit into it: newest first, oldest left out."""
     limit = min(config.history_tokens, engine.max_prompt_tokens)
-    request, read, lines = Request(user, ()), [], []
+    request = Request(user, ())
+    read: list[str] = []
+    lines: list[str] = []
     for row in sorted(own, key=lambda row: (row.timestamp, row.id), reverse=True):
         said = [message.content.strip() for message in row.messages if message.role == "user"]
         text = prompt(

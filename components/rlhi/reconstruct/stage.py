@@ -29,7 +29,8 @@ class ReconstructConfig(StageConfig):
     engine: EngineConfig = Field(default_factory=EngineConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     only_before_feedback: bool = Field(
-        False, description="Regenerate no further than the last answer that got feedback: all that rewrite reads."
+        default=False,
+        description="Regenerate no further than the last answer that got feedback: all that rewrite reads.",
     )
 
 

@@ -23,10 +23,10 @@ from rlhi.records import Candidates, Dropped
 class RewardConfig(StageConfig):
     """Which reward model, and whether it sees the persona."""
 
-    kind: Literal["persona-likelihood"] = Field("persona-likelihood", description="Reward model.")
+    kind: Literal["persona-likelihood"] = Field(default="persona-likelihood", description="Reward model.")
     model: ModelConfig = Field(default_factory=ModelConfig)
-    persona: Literal["on", "off"] = Field("on", description="'off' is the user-agnostic baseline (3.3).")
-    batch_size: int = Field(16, ge=1, description="Sequences computed at a time.")
+    persona: Literal["on", "off"] = Field(default="on", description="'off' is the user-agnostic baseline (3.3).")
+    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
 
 
 class RewardModel(Protocol):

@@ -35,7 +35,9 @@ class RewriteConfig(StageConfig):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    from_scratch: bool = Field(False, description="Answer anew, without the earlier answer and the follow-up (3.3).")
+    from_scratch: bool = Field(
+        default=False, description="Answer anew, without the earlier answer and the follow-up (3.3)."
+    )
 
 
 def run(

@@ -40,13 +40,17 @@ LOOSEN: dict[str, str] = {
 class RipConfig(StageConfig):
     """Thresholds, absolute (the paper's, on Athene's scale) or as quantiles of this run's pairs."""
 
-    thresholds: Literal["absolute", "quantile", "off"] = Field("absolute", description="How the three rules cut (C.2).")
-    min_rejected_length: float = Field(
-        1878, ge=0, description="Characters, or a quantile: the rejected answer's length."
+    thresholds: Literal["absolute", "quantile", "off"] = Field(
+        default="absolute", description="How the three rules cut (C.2)."
     )
-    min_rejected_reward: float = Field(-1.0, description="Reward, or a quantile: the rejected answer's.")
-    max_gap: float = Field(1.0, ge=0, description="Reward difference, or a quantile, between chosen and rejected.")
-    min_pairs: int = Field(1, ge=1, description="Fewer pairs than this stop the run, with the funnel.")
+    min_rejected_length: float = Field(
+        default=1878, ge=0, description="Characters, or a quantile: the rejected answer's length."
+    )
+    min_rejected_reward: float = Field(default=-1.0, description="Reward, or a quantile: the rejected answer's.")
+    max_gap: float = Field(
+        default=1.0, ge=0, description="Reward difference, or a quantile, between chosen and rejected."
+    )
+    min_pairs: int = Field(default=1, ge=1, description="Fewer pairs than this stop the run, with the funnel.")
 
 
 def run(scored: Input[Candidates], pairs: Output[Pair], config: RipConfig) -> None:

@@ -24,10 +24,10 @@ class SampleConfig(StageConfig):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    n: int = Field(64, ge=2, description="Answers per prompt (3.1: N = 64).")
-    labels: tuple[Label, ...] = Field(("initial", "new"), description="Turns whose request is a prompt (2.4).")
-    max_prompts: int | None = Field(None, ge=1, description="Prompts taken at most, by seed; null takes all.")
-    keep_cut: bool = Field(False, description="Keep answers that ended by length instead of dropping them.")
+    n: int = Field(default=64, ge=2, description="Answers per prompt (3.1: N = 64).")
+    labels: tuple[Label, ...] = Field(default=("initial", "new"), description="Turns whose request is a prompt (2.4).")
+    max_prompts: int | None = Field(default=None, ge=1, description="Prompts taken at most, by seed; null takes all.")
+    keep_cut: bool = Field(default=False, description="Keep answers that ended by length instead of dropping them.")
 
 
 def run(

