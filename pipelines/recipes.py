@@ -67,8 +67,8 @@ USER_GUIDED_REWRITES = Recipe(
     reconstruct=ReconstructConfig(engine=ENGINE, sampling=SAMPLING, only_before_feedback=True),
     rewrite=RewriteConfig(engine=ENGINE, sampling=SAMPLING),
     reward=RewardConfig(model=MODEL),
-    rip=RipConfig(thresholds="quantile", min_rejected_length=0.2, min_rejected_reward=0.2, max_gap=0.9),
-    dpo=DpoConfig(model=MODEL, learning_rate=5e-5, batch_size=8, micro_batch_size=2, epochs=3, max_tokens=768),
+    rip=RipConfig(thresholds="quantile", min_rejected_length=0.25, min_rejected_reward=0.25, max_gap=0.75),
+    dpo=DpoConfig(model=MODEL, learning_rate=1e-4, batch_size=4, micro_batch_size=2, max_tokens=768),
     evaluate=EvaluateConfig(
         model=MODEL,
         sampling=SAMPLING,
@@ -76,7 +76,7 @@ USER_GUIDED_REWRITES = Recipe(
         reward=RewardConfig(model=MODEL),
         opponents=("log", "base"),
         max_users=8,
-        max_turns=24,
+        max_turns=8,
     ),
 )
 

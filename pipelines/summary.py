@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.local import Done
 
 WIN_RATE = "win_rate/"
+WIN_RATE_PARTS = 3  # opponent, metric and mode come after the prefix; interval and the like one deeper
 
 
 def console() -> Console:
@@ -53,7 +54,7 @@ def funnel(done: Iterable["Done"]) -> Table:
 
 def win_rates(metrics: Mapping[str, float]) -> Table | None:
     """The trained model's win rates with their intervals; None where nothing was judged."""
-    names = [name for name in metrics if name.startswith(WIN_RATE) and not name.endswith(("/low", "/high"))]
+    names = [name for name in metrics if name.startswith(WIN_RATE) and name.count("/") == WIN_RATE_PARTS]
     if not names:
         return None
     table = Table(title="Win rate of the trained model", title_justify="left")
@@ -82,7 +83,8 @@ def _adapter(folder: Path) -> Path:
 def _tracking(uri: str) -> tuple[str, str]:
     if uri.startswith(("http://", "https://")):
         return "MLflow", uri
-    return "MLflow", f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    python = shlex.quote(os.path.relpath(sys.executable))
+    return "MLflow", f"{python} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 def _interval(metrics: Mapping[str, float], name: str) -> str:

@@ -138,7 +138,14 @@ def _read_parts(folder: Path, record: type[Any]) -> pa.Table:
     if not parts:
         raise InputError(f"{folder}: holds no part-*.parquet; run the stage that makes it again")
     for part in parts:
-        found = pq.read_schema(part)
+        try:
+            found = pq.read_schema(part)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{part}: cannot be read as Parquet ({error}); run its stage again") from None
         if not found.equals(expected):
-            raise InputError(f"{part}: is not {record.__name__}; expected {expected}, found {found}")
+            raise InputError(f"{part}: is not {record.__name__}; expected {_fields(expected)}; found {_fields(found)}")
     return pa.concat_tables([pq.read_table(part) for part in parts])
+
+
+def _fields(found: pa.Schema) -> str:
+    return ", ".join(str(field) for field in found)

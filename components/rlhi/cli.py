@@ -6,7 +6,7 @@ import inspect
 import logging
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 import rlhi
 from rlhi.artifacts import Input, Output
-from rlhi.config import StageConfig, from_text, parse
+from rlhi.config import StageConfig, as_dict, from_text, override, parse
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
@@ -76,8 +76,8 @@ def parser(stage: str) -> argparse.ArgumentParser:
     settings.add_argument(
         "--config", metavar="JSON", default="{}", help="Fields as one JSON object; flags win over it."
     )
-    for path, field in _settings(_config_class(stage)):
-        settings.add_argument(f"--{path}", metavar="VALUE", help=_describe(field))
+    for path, field, default in _settings(_config_class(stage)()):
+        settings.add_argument(f"--{path}", metavar="VALUE", help=_describe(field, default))
     made.add_argument("--executor-input", metavar="JSON", help="What KFP passes; tells where to report the outputs.")
     return made
 
@@ -108,14 +108,21 @@ def _config(stage: str, given: dict[str, Any]) -> StageConfig:
     values = from_text(given["config"])
     if not isinstance(values, dict):
         raise InputError(f"--config: expected a JSON object, got {given['config']!r}")
-    for path, _ in _settings(_config_class(stage)):
+    usual = _config_class(stage)()
+    config = parse(_config_class(stage), _merged(as_dict(usual), values), stage)
+    for path, _, _ in _settings(usual):
         if given[path] is not None:
-            *parents, leaf = path.split(".")
-            node = values
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = from_text(given[path])
-    return parse(_config_class(stage), values, stage)
+            config = override(config, path, given[path], stage)
+    return config
+
+
+def _merged(usual: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` over the stage's own defaults, which can differ from those of the nested config's class."""
+    merged = {**usual, **given}
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(usual.get(name), dict):
+            merged[name] = _merged(usual[name], value)
+    return merged
 
 
 def _add_path(group: Any, name: str, hint: Any) -> None:
@@ -141,17 +148,17 @@ def _config_class(stage: str) -> type[StageConfig]:
     return found
 
 
-def _settings(cls: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every leaf field with its dotted path."""
-    for name, field in cls.__pydantic_fields__.items():
-        if is_dataclass(field.annotation):
-            yield from _settings(field.annotation, f"{prefix}{name}.")
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every leaf field with its dotted path and its value in ``config``."""
+    for name, field in type(config).__pydantic_fields__.items():
+        value = getattr(config, name)
+        if is_dataclass(value):
+            yield from _settings(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field
+            yield f"{prefix}{name}", field, value
 
 
-def _describe(field: FieldInfo) -> str:
-    default = field.get_default(call_default_factory=True, validated_data={})
+def _describe(field: FieldInfo, default: Any) -> str:
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
     shown = f" One of {', '.join(choices)}." if choices else ""
     return f"{field.description or ''}{shown} [{default}]".replace("%", "%%")

@@ -52,7 +52,7 @@ class EngineConfig:
     )
     model: ModelConfig = Field(default_factory=ModelConfig)
     script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
-    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
+    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)

@@ -134,7 +134,12 @@ def _write_executor_output(executor_input: str | None, call: Call, described: Ma
         return
     outputs = json.loads(executor_input)["outputs"]
     artifact = outputs["artifacts"][call.output_name]["artifacts"][0]
-    metadata: dict[str, Any] = {"stage": call.stage, "digest": described.digest, "rows_in": described.rows_in, "kept": described.kept}
+    metadata: dict[str, Any] = {
+        "stage": call.stage,
+        "digest": described.digest,
+        "rows_in": described.rows_in,
+        "kept": described.kept,
+    }
     metadata |= {f"dropped.{reason}": n for reason, n in described.dropped.items()} | described.metrics
     written = {"artifacts": {call.output_name: {"artifacts": [{**artifact, "metadata": metadata}]}}}
     path = Path(outputs["outputFile"])

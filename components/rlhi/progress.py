@@ -2,11 +2,24 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bars in here: for many short calls under one bar of the caller's."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "row") -> Iterator[T]:
@@ -18,9 +31,11 @@ def track(items: Iterable[T], what: str, total: int | None = None, unit: str = "
 
 
 def bar(what: str, total: int | None, unit: str = "row") -> "tqdm[None]":
-    """A bar that the caller advances."""
+    """A bar that the caller advances; none inside `silent`."""
     seconds = 0.2 if sys.stderr.isatty() else 15.0
-    return tqdm(total=total, desc=f"{what:<24.24}", unit=unit, mininterval=seconds, maxinterval=seconds, leave=True)
+    return tqdm(
+        total=total, desc=f"{what:<24.24}", unit=unit, mininterval=seconds, maxinterval=seconds, disable=_SILENT.get()
+    )
 
 
 def _length(items: object) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from rlhi.dpo.stage import DpoConfig, TokenizedPair
@@ -64,6 +64,7 @@ def train(policy: Policy, pairs: Sequence[TokenizedPair], config: DpoConfig, ada
             ),
             callbacks=[_Bar()],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.model.save_pretrained(str(adapter))
         _settle(adapter / "adapter_config.json", config)
@@ -95,7 +96,7 @@ def _arguments(config: DpoConfig, pairs: int, policy: Policy, scratch: str) -> D
         precompute_ref_batch_size=config.micro_batch_size,
         bf16=policy.device.type == "cuda",
         use_cpu=policy.device.type == "cpu",
-        gradient_checkpointing=policy.device.type == "cuda",
+        activation_checkpointing=policy.device.type == "cuda",
         seed=config.seed,
         logging_steps=1,
         save_strategy="no",

@@ -5,6 +5,7 @@ the continuations of each prompt. Keys and values of one level are kept for the 
 a long context are not computed again for every choice.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,6 @@ def _warm(policy: Policy, head: Sequence[int]) -> Any:
 
 
 def _extend(policy: Policy, warmed: Any, head: int, tails: list[Sequence[int]]) -> Prefilled:
-    import copy
-
     width = max(len(tail) for tail in tails)
     ids = torch.tensor([[policy.renderer.end] * (width - len(tail)) + list(tail) for tail in tails])
     mask = torch.tensor([[1] * head + [0] * (width - len(tail)) + [1] * len(tail) for tail in tails])

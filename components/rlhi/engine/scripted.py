@@ -51,7 +51,10 @@ def load(config: EngineConfig) -> ScriptedEngine:
         InputError: no such file, or not such a list.
     """
     try:
-        rules = [(rule["contains"], rule["reply"]) for rule in json.loads(Path(config.script or "").read_text())]
+        written = json.loads(Path(config.script or "").read_text())
+        if not isinstance(written, list):
+            raise TypeError("not a list")
+        rules = [(rule["contains"], rule["reply"]) for rule in written]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"engine.script={config.script!r}: cannot be read ({error}); give a JSON list of "

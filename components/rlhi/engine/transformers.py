@@ -9,9 +9,12 @@ import torch
 
 from rlhi.config import SamplingConfig
 from rlhi.engine import Reply, Request
+from rlhi.engine.cache import with_room
 from rlhi.engine.models import Policy
 from rlhi.engine.prefix import Prefilled, continuation_logprobs, prefill
 from rlhi.records import FinishReason
+
+LIKELY = 256  # tokens that nearly always hold the nucleus; finding them is much cheaper than sorting all
 
 
 class TransformersEngine:
@@ -39,7 +42,10 @@ class TransformersEngine:
         """Log-probabilities of the choices as beginnings of the answer."""
         prompts = [self.policy.renderer.prompt(request.messages, request.persona) for request in requests]
         tokens = [self.policy.renderer.encode(choice) for choice in choices]
-        return continuation_logprobs(self.policy, prompts, [tokens] * len(prompts), self.batch_size, "choosing")
+        found: list[list[float]] = continuation_logprobs(
+            self.policy, prompts, [tokens] * len(prompts), self.batch_size, "choosing"
+        )
+        return found
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the rendered prompt."""
@@ -71,6 +77,7 @@ def _uniforms(seed: int, key: str, sample: int, count: int) -> np.ndarray:
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def _decode(policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: np.ndarray) -> list[_Drawn]:
     """Draws token by token; ``noise`` is (rows, max_tokens). A row that ends leaves the batch."""
+    state.cache = with_room(state.cache)
     drawn = [_Drawn([]) for _ in noise]
     active = list(range(len(drawn)))
     for step in range(sampling.max_tokens):
@@ -108,7 +115,10 @@ def _sample(logits: torch.Tensor, sampling: SamplingConfig, uniform: torch.Tenso
     """Nucleus sampling by inversion: the token whose share of the nucleus holds ``uniform``."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    ordered, ids = (logits / sampling.temperature).softmax(-1).sort(-1, descending=True)
+    probabilities = (logits / sampling.temperature).softmax(-1)
+    ordered, ids = probabilities.topk(min(LIKELY, logits.shape[-1]))
+    if (ordered.sum(-1) < sampling.top_p).any():  # a wide nucleus: sort them all
+        ordered, ids = probabilities.sort(-1, descending=True)
     below = ordered.cumsum(-1) - ordered
     nucleus = torch.where(below < sampling.top_p, ordered, 0.0).cumsum(-1)
     place = torch.searchsorted(nucleus, (uniform.to(nucleus.dtype) * nucleus[:, -1])[:, None], right=True)

@@ -1,10 +1,12 @@
 """Asks a judge which of two answers is better, in both orders, and never guesses for it."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rlhi.engine import Engine, Request
+from rlhi.progress import silent, track
 from rlhi.records import Axis, Message, Mode, Opponent, Order, Verdict
 from rlhi.render import prompt
 
@@ -40,16 +42,28 @@ class Contest:
 
 
 def judge(contests: Sequence[Contest], axes: Sequence[Axis], engine: Engine) -> list[Verdict]:
-    """A verdict per contest, axis and order. A prompt that is too long, or a tie between A and B, has no winner."""
-    verdicts: list[Verdict] = []
-    for axis in axes:  # one axis at a time: its instructions are computed once
-        asked = [(contest, order) for contest in contests for order in ORDERS]
-        requests = [_request(contest, axis, order) for contest, order in asked]
-        fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
+    """A verdict per contest, axis and order. A prompt that is too long, or a tie between A and B, has no winner.
+
+    One axis and turn at a time: instructions, history and persona are the same for all its contests and both orders,
+    and are computed once.
+    """
+    by_turn: dict[str, list[Contest]] = defaultdict(list)
+    for contest in contests:
+        by_turn[contest.turn.id].append(contest)
+    groups = [(axis, own) for own in by_turn.values() for axis in axes]
+    return [verdict for axis, own in track(groups, "judging", unit="turn") for verdict in _judge(own, axis, engine)]
+
+
+def _judge(contests: Sequence[Contest], axis: Axis, engine: Engine) -> list[Verdict]:
+    asked = [(contest, order) for contest in contests for order in ORDERS]
+    requests = [_request(contest, axis, order) for contest, order in asked]
+    fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
+    with silent():
         scores = dict(zip((request.key for request in fits), engine.choose(fits, CHOICES), strict=True))
-        for (contest, order), request in zip(asked, requests, strict=True):
-            verdicts.append(_verdict(contest, axis, order, scores.get(request.key)))
-    return verdicts
+    return [
+        _verdict(contest, axis, order, scores.get(request.key))
+        for (contest, order), request in zip(asked, requests, strict=True)
+    ]
 
 
 def read_verdict(scores: Sequence[float] | None) -> Literal["A", "B"] | None:

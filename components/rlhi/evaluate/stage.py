@@ -59,7 +59,7 @@ class EvaluateConfig(StageConfig):
     max_turns: int | None = Field(
         default=None, ge=1, description="Held-out turns taken at most, by seed; null takes all."
     )
-    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
+    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
     resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples of users for the intervals.")
 
 
@@ -166,19 +166,23 @@ def _answers(turns: Sequence[HeldOutTurn], engine: Engine, config: EvaluateConfi
 
 
 def reward_scores(contests: Sequence[Contest], model: RewardModel) -> list[tuple[float | None, float | None]]:
-    """Rewards of both answers of each contest, always with the user's persona."""
-    rows = [
-        Candidates(
-            id=contest.turn.id,
-            user_id=contest.turn.user_id,
-            context=contest.turn.context,
-            persona=contest.turn.persona,
-            follow_up=None,
-            answers=tuple(Answer(text, "sample", None, None, None) for text in (contest.ours, contest.theirs)),
-        )
-        for contest in contests
-    ]
-    return [(ours, theirs) for ours, theirs in model.score(rows)]
+    """Rewards of both answers of each contest, always with the user's persona; a turn's answers are one row."""
+    turns = {contest.turn.id: contest.turn for contest in contests}
+    texts: dict[str, dict[str, None]] = {key: {} for key in turns}
+    for contest in contests:
+        texts[contest.turn.id] |= {contest.ours: None, contest.theirs: None}
+    rows = [_as_candidates(turn, list(texts[key])) for key, turn in turns.items()]
+    rewards = {
+        (row.id, answer.text): reward
+        for row, own in zip(rows, model.score(rows), strict=True)
+        for answer, reward in zip(row.answers, own, strict=True)
+    }
+    return [(rewards[each.turn.id, each.ours], rewards[each.turn.id, each.theirs]) for each in contests]
+
+
+def _as_candidates(turn: HeldOutTurn, texts: Sequence[str]) -> Candidates:
+    answers = tuple(Answer(text, "sample", None, None, None) for text in texts)
+    return Candidates(turn.id, turn.user_id, turn.context, turn.persona, None, answers)
 
 
 def as_metrics(rates: Sequence[WinRate]) -> dict[str, float]:

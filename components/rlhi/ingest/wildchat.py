@@ -101,7 +101,10 @@ def _time(value: object) -> datetime.datetime | None:
             return None
     if not isinstance(value, datetime.datetime):
         return None
-    return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
+    try:
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
+    except OverflowError:
+        return None
 
 
 def _text(value: object) -> str | None:
@@ -167,9 +170,12 @@ def _jsonl(file: SourceFile) -> Iterator[object]:
 
 def _parse(line: bytes) -> object:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
+    if b"\\ud" in line.lower():  # half of a character that was cut in two cannot be written again
+        row = json.loads(json.dumps(row, ensure_ascii=False).encode(errors="replace"))
+    return row
 
 
 def _check_fields(row: Mapping[str, Any], file: SourceFile) -> None:

@@ -60,4 +60,5 @@ class PersonaLikelihood:
         return self.policy.renderer.prompt(row.context, persona)
 
     def _logprobs(self, prompts: list[list[int]], answers: list[list[list[int]]], what: str) -> list[list[float]]:
-        return continuation_logprobs(self.policy, prompts, answers, self.batch_size, what)
+        found: list[list[float]] = continuation_logprobs(self.policy, prompts, answers, self.batch_size, what)
+        return found

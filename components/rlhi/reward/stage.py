@@ -26,7 +26,7 @@ class RewardConfig(StageConfig):
     kind: Literal["persona-likelihood"] = Field(default="persona-likelihood", description="Reward model.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     persona: Literal["on", "off"] = Field(default="on", description="'off' is the user-agnostic baseline (3.3).")
-    batch_size: int = Field(default=16, ge=1, description="Sequences computed at a time.")
+    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
 
 
 class RewardModel(Protocol):

@@ -100,12 +100,12 @@ def form(row: Candidates) -> Pair | Reason:
         rejected, chosen = originals[0], next(answer for answer in answers if answer.source == "rewrite")
     else:
         rejected, chosen = min(answers, key=_reward), max(answers, key=_reward)
+    if not originals and _reward(chosen) == _reward(rejected):
+        return "tie"
     if chosen.text.strip() == rejected.text.strip():
         return "equal_answers"
     if originals and _reward(chosen) < _reward(rejected):
         return "not_better_than_original"
-    if not originals and _reward(chosen) == _reward(rejected):
-        return "tie"
     return Pair(
         id=row.id,
         user_id=row.user_id,
