@@ -57,6 +57,7 @@ class Recipe:
 MODEL = ModelConfig(max_prompt_tokens=640)
 ENGINE = EngineConfig(model=MODEL)
 SAMPLING = SamplingConfig(max_tokens=48)
+REWRITE = RewriteConfig(engine=ENGINE, sampling=SAMPLING, max_prompts=40)
 
 USER_GUIDED_REWRITES = Recipe(
     name="user-guided-rewrites",
@@ -65,7 +66,7 @@ USER_GUIDED_REWRITES = Recipe(
     classify=ClassifyConfig(engine=ENGINE, calibrate=True),
     persona=PersonaConfig(engine=ENGINE, sampling=replace(SAMPLING, max_tokens=64), history_tokens=512),
     reconstruct=ReconstructConfig(engine=ENGINE, sampling=SAMPLING, only_before_feedback=True),
-    rewrite=RewriteConfig(engine=ENGINE, sampling=SAMPLING),
+    rewrite=REWRITE,
     reward=RewardConfig(model=MODEL),
     rip=RipConfig(thresholds="quantile", min_rejected_length=0.25, min_rejected_reward=0.25, max_gap=0.75),
     dpo=DpoConfig(model=MODEL, learning_rate=1e-4, batch_size=4, micro_batch_size=2, max_tokens=768),
@@ -86,14 +87,14 @@ USER_BASED_REWARDS = replace(
     summary="Samples answers, scores them given the user's persona, and prefers the best over the worst (2.4).",
     reconstruct=None,
     rewrite=None,
-    sample=SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=64, keep_cut=True),
+    sample=SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=40, keep_cut=True),
 )
 
 REWRITES_FROM_SCRATCH = replace(
     USER_GUIDED_REWRITES,
     name="rewrites-from-scratch",
     summary="Baseline: the answer is written anew, without the follow-up (3.3).",
-    rewrite=RewriteConfig(engine=ENGINE, sampling=SAMPLING, from_scratch=True),
+    rewrite=replace(REWRITE, from_scratch=True),
 )
 
 USER_AGNOSTIC_REWARDS = replace(

@@ -5,8 +5,10 @@ traps of chat templates are closed here: a template that prints today's date (Ll
 whose tokens are not a prefix of prompt + answer is refused.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from typing import Any
 
@@ -16,7 +18,8 @@ from rlhi.config import digest
 from rlhi.errors import InputError
 from rlhi.records import Message
 
-DATE = "26 Jul 2024"  # what Llama 3's own template falls back on
+DATE = datetime(2024, 7, 26)  # what Llama 3's own template falls back on
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 _PROBE = (Message("user", "one"), Message("assistant", "two"), Message("user", "three"))
 
 
@@ -62,7 +65,11 @@ class Renderer:
             said.append(Message("assistant", answer))
         turns = [{"role": message.role, "content": self.harmless(message.content)} for message in said]
         shown: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer is None, date_string=DATE
+            turns,
+            tokenize=False,
+            add_generation_prompt=answer is None,
+            chat_template=self._pinned(),
+            date_string=f"{DATE:%d %b %Y}",
         )
         return shown
 
@@ -96,10 +103,15 @@ class Renderer:
         """Refuses a tokenizer that would render training and serving differently.
 
         Raises:
-            InputError: no chat template, no system role where one is needed, or a prompt that is not a prefix.
+            InputError: no chat template, no system role where one is needed, a prompt that is not a prefix, or a date
+                that cannot be fixed.
         """
         if not self.tokenizer.chat_template:
             raise InputError(f"{self.tokenizer.name_or_path}: has no chat template; choose an instruct model")
+        if "strftime_now(" in self._pinned():
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the chat template prints today's date; choose another model"
+            )
         try:
             before, after = self.text(_PROBE, "- a point"), self.text(_PROBE, "- a point", answer="four")
         except Exception as error:  # a template raises what its author chose
@@ -112,6 +124,11 @@ class Renderer:
             raise InputError(f"{self.tokenizer.name_or_path}: the prompt is not a token prefix of prompt + answer")
         if self.end not in whole[len(self.encode(before)) :]:
             raise InputError(f"{self.tokenizer.name_or_path}: an answer does not end with {self.tokenizer.eos_token!r}")
+
+    def _pinned(self) -> str:
+        """The chat template with a fixed day wherever it asks for today's."""
+        template: str = self.tokenizer.get_chat_template()
+        return _TODAY.sub(lambda call: repr(DATE.strftime(call[2])), template)
 
     @property
     def template_hash(self) -> str:

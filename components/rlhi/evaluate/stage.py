@@ -18,7 +18,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, digest
+from rlhi.caps import beyond
+from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
 from rlhi.dpo.stage import read_history
 from rlhi.engine import Engine, Request, open_engine
@@ -123,13 +124,12 @@ def held_out_turns(
 ) -> tuple[list[HeldOutTurn], list[Dropped]]:
     """The user turns of held-out conversations that have a logged answer and a persona, capped by seed."""
     held_out = [row for row in rows if row.split == "held-out"]
-    users = sorted({row.user_id for row in held_out}, key=lambda user: digest(f"user {config.seed} {user}"))
-    taken = set(users[: config.max_users])
+    others = beyond((row.user_id for row in held_out), config.max_users, config.seed)
     turns, dropped = [], []
     for row in held_out:
         for index in user_indices(row):
             key, logged, persona = turn_id(row, index), answer_after(row, index), personas.get(row.user_id)
-            if row.user_id not in taken:
+            if row.user_id in others:
                 dropped.append(Dropped(key, "user_cap"))
             elif logged is None:
                 dropped.append(Dropped(key, "no_logged_answer"))
@@ -137,8 +137,7 @@ def held_out_turns(
                 dropped.append(Dropped(key, "no_persona"))
             else:
                 turns.append(HeldOutTurn(key, row.user_id, context_of(row, index), persona, logged))
-    ranked = sorted(turns, key=lambda turn: digest(f"turn {config.seed} {turn.id}"))
-    capped = {turn.id for turn in ranked[config.max_turns :]} if config.max_turns else set()
+    capped = beyond((turn.id for turn in turns), config.max_turns, config.seed)
     dropped += [Dropped(turn.id, "turn_cap") for turn in turns if turn.id in capped]
     return [turn for turn in turns if turn.id not in capped], dropped
 

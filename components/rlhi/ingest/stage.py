@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Output
+from rlhi.caps import beyond
 from rlhi.config import CLOSED, StageConfig, digest
 from rlhi.errors import InputError
 from rlhi.ingest.wildchat import read_rows
@@ -137,10 +138,8 @@ def _row_filters(config: IngestConfig) -> tuple[Filter, ...]:
 def _user_filter(rows: Sequence[Conversation], config: IngestConfig) -> Filter:
     """Conversations per user are counted after the filters before it; C.1 does not say when."""
     counts = Counter(row.user_id for row in rows)
-    enough = sorted(user for user, n in counts.items() if config.min_conversations <= n <= config.max_conversations)
-    taken = set(enough)
-    if config.max_users is not None:
-        taken = set(sorted(enough, key=lambda user: digest(f"cap {config.seed} {user}"))[: config.max_users])
+    enough = [user for user, n in counts.items() if config.min_conversations <= n <= config.max_conversations]
+    others = beyond(enough, config.max_users, config.seed)
 
     def keep(row: Conversation) -> Reason | None:
         count = counts[row.user_id]
@@ -150,6 +149,6 @@ def _user_filter(rows: Sequence[Conversation], config: IngestConfig) -> Filter:
             return "too_few_conversations"
         if is_evaluated(row.user_id, config) and count < config.eval_min_conversations:
             return "too_few_conversations"
-        return None if row.user_id in taken else "user_cap"
+        return "user_cap" if row.user_id in others else None
 
     return keep

@@ -16,6 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
+from rlhi.caps import beyond
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of, user_indices
 from rlhi.engine import Engine, Reply, Request, open_engine
@@ -38,6 +39,7 @@ class RewriteConfig(StageConfig):
     from_scratch: bool = Field(
         default=False, description="Answer anew, without the earlier answer and the follow-up (3.3)."
     )
+    max_prompts: int | None = Field(default=None, ge=1, description="Answers revised at most, by seed; null takes all.")
 
 
 def run(
@@ -63,27 +65,26 @@ def rewrite(
     config: RewriteConfig,
 ) -> tuple[list[Candidates], list[Dropped]]:
     """Originals and rewrites of the turns that have both a conversation and a persona."""
-    dropped: list[Dropped] = []
-    pending: list[tuple[Turn, Conversation, Request]] = []
-    for turn in turns:
-        row = conversations.get(turn.conversation_id)
-        reason = _unusable(turn, row, personas)
-        if reason is None and row is not None:
-            request = _request(turn, row, config)
-            reason = "prompt_too_long" if engine.count_tokens(request) > engine.max_prompt_tokens else None
-            if reason is None:
-                pending.append((turn, row, request))
-        if reason is not None:
-            dropped.append(Dropped(turn.id, reason))
-    replies = engine.generate([request for _, _, request in pending], config.sampling, 1, config.seed)
+    reasons = {turn.id: _unusable(turn, conversations, personas) for turn in turns}
+    usable = [turn for turn in turns if reasons[turn.id] is None]
+    capped = beyond((turn.id for turn in usable), config.max_prompts, config.seed)
+    reasons |= dict.fromkeys(capped, "prompt_cap")
+    asked = []
+    for turn in usable:
+        if turn.id not in capped:
+            request = _request(turn, conversations[turn.conversation_id], config)
+            if engine.count_tokens(request) <= engine.max_prompt_tokens:
+                asked.append((turn, request))
+            else:
+                reasons[turn.id] = "prompt_too_long"
+    replies = engine.generate([request for _, request in asked], config.sampling, 1, config.seed)
     kept = []
-    for (turn, row, _), (reply,) in zip(pending, replies, strict=True):
-        reason = refuse(row.messages[turn.index - 1].content, reply.text)
-        if reason is None:
+    for (turn, _), (reply,) in zip(asked, replies, strict=True):
+        row = conversations[turn.conversation_id]
+        reasons[turn.id] = refuse(row.messages[turn.index - 1].content, reply.text)
+        if reasons[turn.id] is None:
             kept.append(_candidates(turn, row, personas[turn.user_id], reply))
-        else:
-            dropped.append(Dropped(turn.id, reason))
-    return kept, dropped
+    return kept, [Dropped(key, reason) for key, reason in reasons.items() if reason is not None]
 
 
 def refuse(original: str, rewritten: str) -> Reason | None:
@@ -97,7 +98,8 @@ def refuse(original: str, rewritten: str) -> Reason | None:
     return None
 
 
-def _unusable(turn: Turn, row: Conversation | None, personas: Mapping[str, str]) -> Reason | None:
+def _unusable(turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str]) -> Reason | None:
+    row = conversations.get(turn.conversation_id)
     if row is None:
         return "conversation_dropped"
     if row.split != "train":

@@ -12,7 +12,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig, digest
+from rlhi.caps import beyond
+from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of
 from rlhi.engine import Engine, Reply, Request, open_engine
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Label, Persona, Reason, Turn
@@ -55,15 +56,12 @@ def sample(
     """Prompts, capped by seed, with their distinct answers."""
     reasons = {turn.id: _unusable(turn, conversations, personas, config) for turn in turns}
     usable = [turn for turn in turns if reasons[turn.id] is None]
-    requests = {turn.id: _request(turn, conversations, personas) for turn in usable}
+    reasons |= dict.fromkeys(beyond((turn.id for turn in usable), config.max_prompts, config.seed), "prompt_cap")
+    requests = {turn.id: _request(turn, conversations, personas) for turn in usable if reasons[turn.id] is None}
     for key, request in requests.items():
         if engine.count_tokens(request) > engine.max_prompt_tokens:
             reasons[key] = "prompt_too_long"
-    pool = [turn for turn in usable if reasons[turn.id] is None]
-    ranked = sorted(pool, key=lambda turn: digest(f"prompt {config.seed} {turn.id}"))
-    for turn in ranked[config.max_prompts :] if config.max_prompts else []:
-        reasons[turn.id] = "prompt_cap"
-    taken = [turn for turn in pool if reasons[turn.id] is None]
+    taken = [turn for turn in usable if reasons[turn.id] is None]
     replies = engine.generate([requests[turn.id] for turn in taken], config.sampling, config.n, config.seed)
     kept = []
     for turn, own in zip(taken, replies, strict=True):
