@@ -74,10 +74,11 @@ USER_GUIDED_REWRITES = Recipe(
         model=MODEL,
         sampling=SAMPLING,
         judge=ENGINE,
+        calibrate=True,
         reward=RewardConfig(model=MODEL),
         opponents=("log", "base"),
         max_users=8,
-        max_turns=8,
+        max_turns=6,
     ),
 )
 

@@ -58,11 +58,11 @@ def win_rates(metrics: Mapping[str, float]) -> Table | None:
     if not names:
         return None
     table = Table(title="Win rate of the trained model", title_justify="left")
-    for name in ("against", "axis", "answers", "win rate", "interval"):
-        table.add_column(name, justify="right" if name in ("win rate", "interval") else "left", no_wrap=True)
+    for name in ("against", "axis", "answers", "win rate", "interval", "contradicts itself"):
+        table.add_column(name, justify="left" if name in ("against", "axis", "answers") else "right", no_wrap=True)
     for name in names:
         parts = [*name.removeprefix(WIN_RATE).split("/"), "", ""][:3]
-        table.add_row(*map(escape, parts), _percent(metrics[name]), _interval(metrics, name))
+        table.add_row(*map(escape, parts), _percent(metrics[name]), _interval(metrics, name), _flips(metrics, name))
     return table
 
 
@@ -90,6 +90,12 @@ def _tracking(uri: str) -> tuple[str, str]:
 def _interval(metrics: Mapping[str, float], name: str) -> str:
     low, high = metrics.get(f"{name}/low"), metrics.get(f"{name}/high")
     return "" if low is None or high is None else f"{_percent(low)} to {_percent(high)}"
+
+
+def _flips(metrics: Mapping[str, float], name: str) -> str:
+    """Share of turns on which the judge changed its mind when the order of the answers was swapped."""
+    share = metrics.get(f"{name}/disagreement")
+    return "" if share is None else _percent(share)
 
 
 def _percent(share: float) -> str:

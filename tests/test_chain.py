@@ -44,7 +44,7 @@ class Run:
         assert main(argv) == 0
 
     def start(self) -> None:
-        config = {"eval_share": 0.4, "eval_min_conversations": 4, "held_out": 2}
+        config: dict[str, Any] = {"eval_share": 0.4, "eval_min_conversations": 4, "held_out": 2}
         self.stage("ingest", "conversations", config, source=self.write_logs())
         self.stage("classify", "turns", {"engine": self.engine, "calibrate": True}, conversations="ingest")
         config = {"engine": self.engine, "sampling": self.sampling, "history_tokens": 1000}

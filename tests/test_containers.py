@@ -15,7 +15,9 @@ from pipelines import containers, local
 from rlhi.errors import InputError
 
 IMAGE = os.environ.get("RLHI_TEST_IMAGE", "")
-pytestmark = pytest.mark.skipif(not IMAGE, reason="RLHI_TEST_IMAGE is not set")
+pytestmark = pytest.mark.skipif(
+    not IMAGE, reason="needs an engine and RLHI_TEST_IMAGE; .ci/run has them from ../shared/tools/container-env"
+)
 SCRIPT = """
 import json, os, pathlib, sys
 source, way, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[4])

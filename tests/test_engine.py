@@ -11,7 +11,7 @@ from rlhi.engine import Request, embedded, open_engine
 from rlhi.engine.models import Policy, load_policy
 from rlhi.engine.prefix import continuation_logprobs, shared_head
 from rlhi.engine.scripted import ScriptedEngine
-from rlhi.engine.transformers import TransformersEngine
+from rlhi.engine.transformers import TransformersEngine, _sample
 from rlhi.errors import InputError
 from tests.rows import messages
 
@@ -73,15 +73,30 @@ def test_shared_head_leaves_a_token_of_every_prompt() -> None:
     assert shared_head([[1], [2]]) == 0
 
 
-def test_greedy_answer_is_the_argmax_of_each_step(engine: TransformersEngine, policy: Policy) -> None:
-    (reply,) = engine.generate(REQUESTS[:1], replace(SAMPLING, temperature=0), 1, 0)[0]
-    ids = policy.renderer.prompt(REQUESTS[0].messages)
-    prompt = len(ids)
-    for _ in range(SAMPLING.max_tokens):
-        with torch.inference_mode():
-            ids = [*ids, int(policy.model(torch.tensor([ids])).logits[0, -1].argmax())]
-    assert reply.text == policy.renderer.tokenizer.decode(ids[prompt:], skip_special_tokens=True).strip()
-    assert reply.logprob == pytest.approx(plain_logprob(policy, ids[:prompt], ids[prompt:]), abs=1e-4)
+def test_greedy_answers_are_the_argmax_of_each_step(engine: TransformersEngine, policy: Policy) -> None:
+    sampling = SamplingConfig(temperature=0, max_tokens=100)  # more than the cache first has room for
+    for request, (reply,) in zip(REQUESTS, engine.generate(REQUESTS, sampling, 1, 0), strict=True):
+        prompt = policy.renderer.prompt(request.messages)
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 100 and ids[-1:] != [policy.renderer.end]:
+            with torch.inference_mode():
+                ids.append(int(policy.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert reply.text == policy.renderer.tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip()
+        assert reply.logprob == pytest.approx(plain_logprob(policy, prompt, ids[len(prompt) :]), abs=1e-3)
+
+
+@pytest.mark.parametrize("vocabulary", [4, 1000])
+def test_tokens_are_drawn_by_their_share_of_the_nucleus(vocabulary: int) -> None:
+    """A token for each of many evenly spread numbers in [0, 1): the counts are the probabilities."""
+    logits = torch.log(torch.arange(1.0, vocabulary + 1)).flip(0)
+    probabilities = (logits / 0.7).softmax(-1)
+    nucleus = torch.where(probabilities.cumsum(-1) - probabilities < 0.9, probabilities, 0.0)
+    expected = nucleus / nucleus.sum()
+    drawn = 20_000
+    uniform = (torch.arange(drawn) + 0.5) / drawn
+    tokens = _sample(logits.expand(drawn, -1), SamplingConfig(temperature=0.7, top_p=0.9), uniform)
+    counts = torch.bincount(tokens, minlength=vocabulary)
+    assert torch.allclose(counts / drawn, expected, atol=2 / drawn)
 
 
 def test_answers_depend_neither_on_batch_nor_on_order(policy: Policy) -> None:

@@ -109,9 +109,7 @@ class Renderer:
         if not self.tokenizer.chat_template:
             raise InputError(f"{self.tokenizer.name_or_path}: has no chat template; choose an instruct model")
         if "strftime_now(" in self._pinned():
-            raise InputError(
-                f"{self.tokenizer.name_or_path}: the chat template prints today's date; choose another model"
-            )
+            raise InputError(f"{self.tokenizer.name_or_path}: the chat template prints today's date; take another")
         try:
             before, after = self.text(_PROBE, "- a point"), self.text(_PROBE, "- a point", answer="four")
         except Exception as error:  # a template raises what its author chose

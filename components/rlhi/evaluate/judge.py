@@ -1,5 +1,6 @@
 """Asks a judge which of two answers is better, in both orders, and never guesses for it."""
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from rlhi.records import Axis, Message, Mode, Opponent, Order, Verdict
 from rlhi.render import prompt
 
 CHOICES = ("[A]", "[B]")
+EMPTY = "N/A"
 PROMPTS: dict[Axis, str] = {
     "personalization": "personalization.j2",
     "instruction-following": "instruction_following.j2",
@@ -41,29 +43,39 @@ class Contest:
     theirs: str
 
 
-def judge(contests: Sequence[Contest], axes: Sequence[Axis], engine: Engine) -> list[Verdict]:
+def judge(contests: Sequence[Contest], axes: Sequence[Axis], engine: Engine, *, calibrate: bool) -> list[Verdict]:
     """A verdict per contest, axis and order. A prompt that is too long, or a tie between A and B, has no winner.
 
     One axis and turn at a time: instructions, history and persona are the same for all its contests and both orders,
-    and are computed once.
+    and are computed once. ``calibrate`` takes away each letter's score between two empty answers to the same turn, and
+    so the better part of a small judge's love for one letter; what is left of it shows in the disagreement.
     """
     by_turn: dict[str, list[Contest]] = defaultdict(list)
     for contest in contests:
         by_turn[contest.turn.id].append(contest)
     groups = [(axis, own) for own in by_turn.values() for axis in axes]
-    return [verdict for axis, own in track(groups, "judging", unit="turn") for verdict in _judge(own, axis, engine)]
+    shown = track(groups, "judging", unit="turn")
+    return [verdict for axis, own in shown for verdict in _judge(own, axis, engine, calibrate=calibrate)]
 
 
-def _judge(contests: Sequence[Contest], axis: Axis, engine: Engine) -> list[Verdict]:
+def _judge(contests: Sequence[Contest], axis: Axis, engine: Engine, *, calibrate: bool) -> list[Verdict]:
     asked = [(contest, order) for contest in contests for order in ORDERS]
     requests = [_request(contest, axis, order) for contest, order in asked]
+    if calibrate:
+        empty = dataclasses.replace(contests[0], ours=EMPTY, theirs=EMPTY)
+        requests.append(dataclasses.replace(_request(empty, axis, "model-first"), key=EMPTY))
     fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
     with silent():
         scores = dict(zip((request.key for request in fits), engine.choose(fits, CHOICES), strict=True))
+    prior = scores.get(EMPTY, [0.0, 0.0])
     return [
-        _verdict(contest, axis, order, scores.get(request.key))
-        for (contest, order), request in zip(asked, requests, strict=True)
+        _verdict(contest, axis, order, _above(scores.get(request.key), prior))
+        for (contest, order), request in zip(asked, requests, strict=False)
     ]
+
+
+def _above(scores: Sequence[float] | None, prior: Sequence[float]) -> list[float] | None:
+    return None if scores is None else [score - own for score, own in zip(scores, prior, strict=True)]
 
 
 def read_verdict(scores: Sequence[float] | None) -> Literal["A", "B"] | None:

@@ -27,7 +27,7 @@ from rlhi.errors import InputError
 from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, scores_by_group
 from rlhi.evaluate.report import Example, Report, render
 from rlhi.evaluate.winrates import WinRate, reward_win_rates, win_rates
-from rlhi.manifest import FunnelRow, merge_funnels
+from rlhi.manifest import FunnelRow, count_reasons, merge_funnels
 from rlhi.records import (
     Answer,
     Axis,
@@ -50,6 +50,9 @@ class EvaluateConfig(StageConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     judge: EngineConfig = Field(default_factory=EngineConfig)
+    calibrate: bool = Field(
+        default=False, description="Take away each letter's score between two empty answers: for small judges."
+    )
     reward: RewardConfig = Field(default_factory=RewardConfig)
     axes: tuple[Axis, ...] = Field(default=("personalization", "instruction-following", "usereval"), description="3.4.")
     modes: tuple[Mode, ...] = Field(default=("context-only", "persona-guided"), description="Inference settings (3.4).")
@@ -94,8 +97,11 @@ def run(
     turns, dropped = held_out_turns(rows, {persona.user_id: persona.text for persona in known}, config)
     if not turns:
         raise InputError(_no_turns(rows, dropped))
-    contests = answer(turns, answering, config)
-    kept = judge(contests, config.axes, open_engine(config.judge))
+    contests, too_long = answer(turns, answering, config)
+    turns, dropped = [turn for turn in turns if turn.id not in {row.id for row in too_long}], dropped + too_long
+    if not turns:
+        raise InputError(_no_turns(rows, dropped))
+    kept = judge(contests, config.axes, open_engine(config.judge), calibrate=config.calibrate)
     rates = win_rates(kept, config.resamples, config.seed)
     reward = open_reward(config.reward)
     scored = scores_by_group(contests, reward_scores(contests, reward))
@@ -106,7 +112,7 @@ def run(
     upstream = [conversations.manifest, personas.manifest, model.manifest]
     page = Report(
         title="What users said, what was learned, and how sure that is",
-        summary=f"{config.model.id} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
+        summary=f"{named(config.model.id)} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
         funnel=[*merge_funnels([each.funnel for each in upstream]), own],
         win_rates=rates,
         pairs=model.read(),
@@ -142,17 +148,27 @@ def held_out_turns(
     return [turn for turn in turns if turn.id not in capped], dropped
 
 
-def answer(turns: Sequence[HeldOutTurn], answering: Answering, config: EvaluateConfig) -> list[Contest]:
+def answer(
+    turns: Sequence[HeldOutTurn], answering: Answering, config: EvaluateConfig
+) -> tuple[list[Contest], list[Dropped]]:
     """Lets the trained model answer every turn in every mode, and the base model where it is an opponent."""
-    ours = _answers(turns, answering(trained=True), config)
+    trained = answering(trained=True)
+    long = {turn.id for turn in turns if trained.count_tokens(_longest(turn)) > trained.max_prompt_tokens}
+    turns = [turn for turn in turns if turn.id not in long]
+    ours = _answers(turns, trained, config)
     base = _answers(turns, answering(trained=False), config) if "base" in config.opponents else {}
-    return [
+    contests = [
         Contest(turn, mode, opponent, ours[turn.id, mode], turn.logged if opponent == "log" else base[turn.id, mode])
         for opponent in config.opponents
         for mode in config.modes
         for turn in turns
-        if (turn.id, mode) in ours
     ]
+    return contests, [Dropped(key, "prompt_too_long") for key in sorted(long)]
+
+
+def _longest(turn: HeldOutTurn) -> Request:
+    """The longest of a turn's prompts: a turn is answered in every mode or in none."""
+    return Request(turn.id, turn.context, turn.persona)
 
 
 def _answers(turns: Sequence[HeldOutTurn], engine: Engine, config: EvaluateConfig) -> Answers:
@@ -215,10 +231,15 @@ def examples(contests: Sequence[Contest], verdicts: Sequence[Verdict]) -> list[E
     ]
 
 
+def named(model_id: str) -> str:
+    """What the reader knows a model as."""
+    return "SmolLM2-135M-Instruct" if model_id == "embedded" else model_id
+
+
 def _no_turns(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> str:
-    held_out = sum(row.split == "held-out" for row in rows)
-    if held_out:
-        return f"evaluate: none of {len(dropped)} held-out turns can be judged ({dropped[0].reason} and others)"
+    if any(row.split == "held-out" for row in rows):
+        counts = ", ".join(f"{reason} {n}" for reason, n in count_reasons(dropped).items())
+        return f"evaluate: none of {len(dropped)} held-out turns can be judged ({counts})"
     return (
         "evaluate: no conversation is held out; more users are needed, or a larger ingest.eval_share, or a smaller "
         "ingest.eval_min_conversations"
