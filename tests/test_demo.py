@@ -13,14 +13,18 @@ from rlhi.records import Conversation, Pair, Persona
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "realhumaneval"
 
-# a subset for time: a few users, short prompts and answers, one pass over the pairs
-SMALL = (
-    "ingest.max_users=14",
-    "dpo.epochs=1",
-    "evaluate.max_turns=4",
-    'evaluate.modes=["persona-guided"]',
-    'evaluate.opponents=["log"]',
-)
+# a subset for time: fewer users, prompts and judgements
+SHORT = ("evaluate.max_turns=3", 'evaluate.modes=["persona-guided"]', 'evaluate.opponents=["log"]')
+FEWER = {
+    "user-guided-rewrites": ("ingest.max_users=14", "rewrite.max_prompts=16", *SHORT),
+    "user-based-rewards": ("ingest.max_users=14", "sample.max_prompts=16", *SHORT),
+}
+
+
+@pytest.fixture(scope="module")
+def shared_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both methods in one work folder: what they have in common runs once."""
+    return tmp_path_factory.mktemp("real")
 
 
 def run(recipe: str, source: Path, work: Path, *settings: str) -> Path:
@@ -49,7 +53,7 @@ def check_evidence(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_examples_run_to_the_end_and_a_second_run_reuses_everything(tmp_path: Path) -> None:
-    settings = ("dpo.epochs=1", "evaluate.max_turns=4", 'evaluate.opponents=["log"]')
+    settings = ("rewrite.max_prompts=16", *SHORT)
     source = ROOT / "examples" / "conversations.jsonl"
     first = run("user-guided-rewrites", source, tmp_path, *settings)
     check_evidence(first)
@@ -61,6 +65,6 @@ def test_examples_run_to_the_end_and_a_second_run_reuses_everything(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="needs ../shared, which is absent here")
-@pytest.mark.parametrize("recipe", ["user-guided-rewrites", "user-based-rewards"])
-def test_real_conversations_run_to_the_end(recipe: str, tmp_path: Path) -> None:
-    check_evidence(run(recipe, REAL, tmp_path, *SMALL))
+@pytest.mark.parametrize("recipe", FEWER)
+def test_real_conversations_run_to_the_end(recipe: str, shared_work: Path) -> None:
+    check_evidence(run(recipe, REAL, shared_work, *FEWER[recipe]))

@@ -118,8 +118,14 @@ def prefers(text: str) -> ScriptedEngine:
     return ScriptedEngine(reply)
 
 
+def judged(
+    contests: Sequence[Contest], axes: Sequence[Axis], engine: Engine, *, calibrate: bool = False
+) -> list[Verdict]:
+    return judge(contests, axes, engine, calibrate=calibrate)
+
+
 def test_judge_sees_both_orders_and_follows_the_answer() -> None:
-    verdicts = judge([contest()], ["usereval"], prefers("OURS"))
+    verdicts = judged([contest()], ["usereval"], prefers("OURS"))
     assert verdicts == [
         Verdict("c/0", "ann", "log", "persona-guided", "usereval", "model-first", "OURS", "THEIRS", "A"),
         Verdict("c/0", "ann", "log", "persona-guided", "usereval", "opponent-first", "THEIRS", "OURS", "B"),
@@ -128,7 +134,7 @@ def test_judge_sees_both_orders_and_follows_the_answer() -> None:
 
 def test_every_contest_is_judged_on_every_axis() -> None:
     contests = [contest(turn, mode=mode) for turn in (TURN, OTHER) for mode in CONFIG.modes]
-    verdicts = judge(contests, AXES, prefers("OURS"))
+    verdicts = judged(contests, AXES, prefers("OURS"))
     seen = {(each.turn_id, each.mode, each.axis, each.order) for each in verdicts}
     assert len(verdicts) == len(seen) == 2 * 2 * 3 * 2
 
@@ -141,15 +147,32 @@ def test_judge_reads_the_persona_except_for_instruction_following() -> None:
             shown[axis] = request.messages[-1].content
             return "[A]"
 
-        judge([contest(OTHER)], [axis], ScriptedEngine(reply))
+        judged([contest(OTHER)], [axis], ScriptedEngine(reply))
     assert {axis for axis, text in shown.items() if "- long" in text} == {"personalization", "usereval"}
     assert all("User: Hi.\n\nAssistant: Hello.\n\nUser: Name a nut." in text for text in shown.values())
 
 
 def test_verdict_that_cannot_be_read_is_null() -> None:
-    assert {each.winner for each in judge([contest()], AXES, ScriptedEngine(lambda *_: "Both."))} == {None}
-    assert {each.winner for each in judge([contest()], AXES, ScriptedEngine(lambda *_: "[A]", 10))} == {None}
+    assert {each.winner for each in judged([contest()], AXES, ScriptedEngine(lambda *_: "Both."))} == {None}
+    assert {each.winner for each in judged([contest()], AXES, ScriptedEngine(lambda *_: "[A]", 10))} == {None}
     assert [read_verdict(scores) for scores in ([-1.0, -1.0], None, [-1, -2], [-2, -1])] == [None, None, "A", "B"]
+
+
+class Leaning(ScriptedEngine):
+    """A judge that likes OURS a little and [A] a lot, whatever it reads."""
+
+    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
+        liked = prefers("OURS").choose(requests, choices)
+        names_ours = ["OURS" in request.messages[-1].content for request in requests]
+        return [[a + 5, b] if ours else [4.5, 0.0] for ours, (a, b) in zip(names_ours, liked, strict=True)]
+
+
+def test_calibrated_judge_is_freed_from_its_love_of_a_letter() -> None:
+    winners = [
+        [each.winner for each in judged([contest()], ["usereval"], Leaning(lambda *_: ""), calibrate=calibrate)]
+        for calibrate in (False, True)
+    ]
+    assert winners == [["A", "A"], ["A", "B"]]
 
 
 def test_transcript_names_who_spoke() -> None:
@@ -189,7 +212,7 @@ def test_metrics_are_named_by_opponent_metric_and_mode_and_hold_no_null() -> Non
 
 def test_examples_show_all_answers_of_a_turn_and_what_the_judge_said() -> None:
     contests = [contest(mode="context-only"), contest(), contest(theirs="BASE", opponent="base")]
-    (found,) = examples(contests, judge(contests[:2], ["usereval"], prefers("THEIRS")))
+    (found,) = examples(contests, judged(contests[:2], ["usereval"], prefers("THEIRS")))
     assert found.answers == {"trained": "OURS", "log": "THEIRS", "base": "BASE"}
     assert found.outcome == "model-first, against log: log wins; opponent-first, against log: log wins"
 
