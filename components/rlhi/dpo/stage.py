@@ -93,6 +93,9 @@ def run(pairs: Input[Pair], model: Output[Pair], config: DpoConfig) -> None:
     trained = train(policy, tokens, config, model.file("adapter"))
     model.file("history.json").write_text(json.dumps(trained.history, indent=1) + "\n")
     model.measure(trained.metrics)
+    model.note(
+        "chat template", f"Chat template of the policy: {policy.renderer.template_hash} (sha256, first 16 digits)."
+    )
     model.note("base model", f"{config.model.id}, revision {config.model.revision}")
 
 
