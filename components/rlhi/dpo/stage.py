@@ -96,7 +96,8 @@ def run(pairs: Input[Pair], model: Output[Pair], config: DpoConfig) -> None:
     model.note(
         "chat template", f"Chat template of the policy: {policy.renderer.template_hash} (sha256, first 16 digits)."
     )
-    model.note("base model", f"{config.model.id}, revision {config.model.revision}")
+    revision = f", revision {config.model.revision}" if config.model.revision else ""
+    model.note("base model", f"Base model: {config.model.id}{revision}.")
 
 
 def tokenize(

@@ -10,7 +10,7 @@ The judge chooses between [A] and [B] by their log-probability. A small judge mo
 how often it contradicts itself when the order is swapped.
 """
 
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.caps import beyond
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig
+from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
 from rlhi.dpo.stage import read_history
 from rlhi.engine import Engine, Request, open_engine
@@ -102,14 +102,11 @@ def run(
     if not turns:
         raise InputError(_no_turns(rows, dropped))
     kept = judge(contests, config.axes, open_engine(config.judge), calibrate=config.calibrate)
-    rates = win_rates(kept, config.resamples, config.seed)
-    reward = open_reward(config.reward)
-    scored = scores_by_group(contests, reward_scores(contests, reward))
-    rates += reward_win_rates(scored, config.resamples, config.seed)
+    rates = _rates(contests, kept, config)
     verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
     verdicts.measure(as_metrics(rates))
-    own = FunnelRow("evaluate", len(turns) + len(dropped), len(turns), verdicts.dropped)
     upstream = [conversations.manifest, personas.manifest, model.manifest]
+    own = FunnelRow("evaluate", verdicts.rows_in, verdicts.kept, verdicts.dropped)
     page = Report(
         title="What users said, what was learned, and how sure that is",
         summary=f"{named(config.model.id)} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
@@ -120,9 +117,16 @@ def run(
         history=read_history(model.path),
         examples=examples(contests, kept),
         notes=list({name: text for each in upstream for name, text in each.notes.items()}.values()),
-        settings={stage: values for each in upstream for stage, values in each.settings.items()},
+        settings=dict(ChainMap({"evaluate": as_dict(config)}, *(each.settings for each in upstream))),
     )
     verdicts.file("report.html").write_text(render(page))
+
+
+def _rates(contests: Sequence[Contest], verdicts: Sequence[Verdict], config: EvaluateConfig) -> list[WinRate]:
+    """The judge's win rates, and the reward's beside them."""
+    scored = scores_by_group(contests, reward_scores(contests, open_reward(config.reward)))
+    judged = win_rates(verdicts, config.resamples, config.seed)
+    return judged + reward_win_rates(scored, config.resamples, config.seed)
 
 
 def held_out_turns(
