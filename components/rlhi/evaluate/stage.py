@@ -10,7 +10,7 @@ The judge chooses between [A] and [B] by their log-probability. A small judge mo
 how often it contradicts itself when the order is swapped.
 """
 
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -117,7 +117,7 @@ def run(
         history=read_history(model.path),
         examples=examples(contests, kept),
         notes=list({name: text for each in upstream for name, text in each.notes.items()}.values()),
-        settings=dict(ChainMap({"evaluate": as_dict(config)}, *(each.settings for each in upstream))),
+        settings={**upstream[0].settings, **upstream[1].settings, **upstream[2].settings, "evaluate": as_dict(config)},
     )
     verdicts.file("report.html").write_text(render(page))
 
