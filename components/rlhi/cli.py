@@ -6,6 +6,7 @@ import inspect
 import logging
 import sys
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage; 0 on success, 2 after one line on bad input."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not sys.warnoptions:  # what libraries say to developers of libraries
+        warnings.filterwarnings("ignore", category=FutureWarning)
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] in ("-h", "--help", "--version"):
         sys.stdout.write(_version() if given[:1] == ["--version"] else overview())
