@@ -39,7 +39,7 @@ def check_images(images: Iterable[str]) -> None:
             client.images.get(image)
     except ImageNotFound:
         raise InputError(
-            f"{image}: no such image here; build it from images/, pull it, or name another in {_variable(image)}"
+            f"{image}: no such image here; build or pull it, or name another in {_variable(image)}"
         ) from None
     finally:
         client.close()
