@@ -15,6 +15,8 @@ import torch
 from rlhi.engine.models import Policy
 from rlhi.progress import bar
 
+TOKENS = 2048  # of continuations computed at a time: each has a row of logits as wide as the vocabulary
+
 
 @dataclass
 class Prefilled:
@@ -29,9 +31,11 @@ class Prefilled:
     logits: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> "Prefilled":
-        """The prompts at ``rows``, which may repeat; the cache moves over to the new batch."""
-        self.cache.batch_select_indices(rows)
-        return Prefilled(self.cache, self.mask[rows], self.length[rows], self.logits[rows])
+        """The prompts at ``rows``, which may repeat, as a batch of their own; this one stays as it is."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(rows)
+        return Prefilled(cache, self.mask[rows], self.length[rows], self.logits[rows])
 
 
 def shared_head(prompts: Sequence[list[int]]) -> int:
@@ -70,12 +74,27 @@ def continuation_logprobs(
         return found
     most = max(len(group) for group in continuations)
     for batch, prefilled in prefill(policy, prompts, max(1, rows // most), what):
-        groups = [continuations[i] for i in batch]
-        parents = [row for row, group in enumerate(groups) for _ in group]
-        sums = iter(_score(policy, prefilled.select(torch.tensor(parents)), [c for group in groups for c in group]))
-        for i, group in zip(batch, groups, strict=True):
-            found[i] = [next(sums) for _ in group]
+        flat = [(row, tokens) for row, i in enumerate(batch) for tokens in continuations[i]]
+        sums = [0.0] * len(flat)
+        for part in _parts([len(tokens) for _, tokens in flat], rows):
+            parents = prefilled.select(torch.tensor([flat[i][0] for i in part]))
+            for i, total in zip(part, _score(policy, parents, [flat[i][1] for i in part]), strict=True):
+                sums[i] = total
+        for (row, _), total in zip(flat, sums, strict=True):
+            found[batch[row]].append(total)
     return found
+
+
+def _parts(lengths: Sequence[int], rows: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length: at most ``rows`` of them, and `TOKENS` tokens with the padding."""
+    part: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if part and (len(part) == rows or lengths[i] * (len(part) + 1) > TOKENS):
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
 
 
 def _warm(policy: Policy, head: Sequence[int]) -> Any:
@@ -120,6 +139,7 @@ def _score(policy: Policy, prompts: Prefilled, continuations: list[Sequence[int]
             past_key_values=prompts.cache,
             use_cache=True,
         )
-        rest = out.logits.float().log_softmax(-1).gather(2, targets[:, 1:, None])[..., 0]
+        logits = out.logits.float()
+        rest = logits.gather(2, targets[:, 1:, None])[..., 0] - logits.logsumexp(-1)
     sums: list[float] = (torch.cat([first, rest], 1) * valid).sum(1).tolist()
     return sums
