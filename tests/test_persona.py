@@ -73,6 +73,12 @@ def test_user_whose_newest_conversation_does_not_fit_is_dropped() -> None:
     assert dropped == [Dropped("ann", "no_message_fits")]
 
 
+def test_newest_conversation_that_does_not_fit_by_itself_is_passed_over() -> None:
+    rows = [talk("old", "Be brief.", "Yes?"), talk("pasted", "word " * 500, "Yes?", day=1)]
+    (kept,), dropped = infer(rows, ScriptedEngine(lambda *_: "- short"), replace(CONFIG, history_tokens=200))
+    assert (kept.conversations, dropped) == (("old",), [])
+
+
 def test_empty_reply_is_dropped() -> None:
     for reply in ("", " \n- \n*"):
         kept, dropped = infer([talk("c", "Hi.", "Yes?")], ScriptedEngine(lambda *_, said=reply: said), CONFIG)

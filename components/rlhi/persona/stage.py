@@ -67,7 +67,10 @@ def points(text: str, most: int) -> str:
 
 
 def _ask(user: str, own: Sequence[Conversation], engine: Engine, config: PersonaConfig) -> tuple[Request, list[str]]:
-    """The request, and the conversations whose messages fit into it: newest first, oldest left out."""
+    """The request, and the conversations whose messages fit into it: newest first, oldest left out.
+
+    A newest conversation that is too long by itself is passed over, so that one pasted file does not cost a persona.
+    """
     limit = min(config.history_tokens, engine.max_prompt_tokens)
     request = Request(user, ())
     read: list[str] = []
@@ -82,7 +85,9 @@ def _ask(user: str, own: Sequence[Conversation], engine: Engine, config: Persona
         )
         larger = Request(user, (Message("user", text),))
         if engine.count_tokens(larger) > limit:
-            break
+            if read:
+                break
+            continue
         request, lines = larger, [*lines, *said]
         read.append(row.id)
     return request, read
