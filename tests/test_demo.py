@@ -13,11 +13,12 @@ from rlhi.records import Conversation, Pair, Persona
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "realhumaneval"
 
-# a subset for time: fewer users, prompts and judgements
+# a subset for time: fewer prompts and judgements, and users by a seed that leaves some to evaluate
 SHORT = ("evaluate.max_turns=3", 'evaluate.modes=["persona-guided"]', 'evaluate.opponents=["log"]')
+USERS = ("ingest.max_users=12", "ingest.seed=8")
 FEWER = {
-    "user-guided-rewrites": ("ingest.max_users=14", "rewrite.max_prompts=16", *SHORT),
-    "user-based-rewards": ("ingest.max_users=14", "sample.max_prompts=16", *SHORT),
+    "user-guided-rewrites": (*USERS, "rewrite.max_prompts=16", *SHORT),
+    "user-based-rewards": (*USERS, "sample.max_prompts=12", *SHORT),
 }
 
 
