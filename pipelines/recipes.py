@@ -73,7 +73,7 @@ USER_GUIDED_REWRITES = Recipe(
     evaluate=EvaluateConfig(
         model=MODEL,
         sampling=SAMPLING,
-        judge=ENGINE,
+        judge=EngineConfig(model=replace(MODEL, max_prompt_tokens=1536)),  # it reads the context and two answers
         calibrate=True,
         reward=RewardConfig(model=MODEL),
         opponents=("log", "base"),

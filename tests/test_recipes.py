@@ -85,7 +85,8 @@ def test_model_replaces_every_default(recipe: Recipe) -> None:
     changed = recipes.with_model(recipe, "org/model")
     models = [model for config in changed.stages.values() for model in models_in(config)]
     assert {model.id for model in models} == {"org/model"}
-    assert {model.max_prompt_tokens for model in models} == {640}
+    before = [model for config in recipe.stages.values() for model in models_in(config)]
+    assert [replace(model, id=recipes.DEFAULT_MODEL) for model in models] == before
 
 
 def test_model_that_was_chosen_stays() -> None:
@@ -115,6 +116,6 @@ def test_differences_are_what_the_paper_does_not_say() -> None:
 
 def test_listing_leaves_shared_settings_to_the_text_below() -> None:
     shared = listing.shared_settings(RECIPES)
-    assert shared["dpo.learning_rate"] == 5e-5
+    assert shared["dpo.learning_rate"] == USER_GUIDED_REWRITES.dpo.learning_rate
     assert "rip.thresholds" not in shared
-    assert "dpo.learning_rate=5e-05" in listing.shared_text(RECIPES)
+    assert f"dpo.learning_rate={USER_GUIDED_REWRITES.dpo.learning_rate}" in listing.shared_text(RECIPES)
