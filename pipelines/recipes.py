@@ -57,7 +57,7 @@ class Recipe:
 MODEL = ModelConfig(max_prompt_tokens=640)
 ENGINE = EngineConfig(model=MODEL)
 SAMPLING = SamplingConfig(max_tokens=48)
-REWRITE = RewriteConfig(engine=ENGINE, sampling=SAMPLING, max_prompts=32)
+REWRITE = RewriteConfig(engine=ENGINE, sampling=SAMPLING, max_prompts=24)
 
 USER_GUIDED_REWRITES = Recipe(
     name="user-guided-rewrites",
@@ -78,7 +78,7 @@ USER_GUIDED_REWRITES = Recipe(
         reward=RewardConfig(model=MODEL),
         opponents=("log", "base"),
         max_users=8,
-        max_turns=5,
+        max_turns=4,
     ),
 )
 
@@ -88,7 +88,7 @@ USER_BASED_REWARDS = replace(
     summary="Samples answers, scores them given the user's persona, and prefers the best over the worst (2.4).",
     reconstruct=None,
     rewrite=None,
-    sample=SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=32, keep_cut=True),
+    sample=SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=24, keep_cut=True),
 )
 
 REWRITES_FROM_SCRATCH = replace(
