@@ -1,8 +1,14 @@
-"""What a stage reads and writes: folders of Parquet parts, complete or absent."""
+"""What a stage reads and writes: folders of Parquet parts, complete or absent.
+
+Beside the rows lie ``dropped/``, the rows that left, and ``users.parquet``, the users whose rows these are: so any output
+can answer whether it holds a given user.
+"""
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +22,10 @@ from rlhi.manifest import Manifest
 from rlhi.records import Dropped, from_table, schema, to_table
 
 R = TypeVar("R")
-PART = "part-00000.parquet"
+PART = "part-00000.parquet"  # the first, and mostly the only one
+PART_BYTES = 256 << 20  # of rows in memory; a larger output becomes several parts
+USERS = "users.parquet"
+USERS_SCHEMA = pa.schema([pa.field("user_id", pa.string(), False), pa.field("rows", pa.int64(), False)])
 
 
 class Input(Generic[R]):
@@ -54,6 +63,7 @@ class Output(Generic[R]):
         self.rows_in = 0
         self.kept = 0
         self.dropped: dict[str, int] = {}
+        self.users = 0
         self.metrics: dict[str, float] = {}
         self.notes: dict[str, str] = {}
         self._partial = path.with_name(f".{path.name}.partial")
@@ -73,11 +83,22 @@ class Output(Generic[R]):
             RuntimeError: rows were lost on the way (``rows_in != kept + dropped``), a defect of the stage.
         """
         count = len(kept) if count is None else count
-        if rows_in != count + len(dropped):
-            raise RuntimeError(f"{rows_in} rows in, but {count} kept and {len(dropped)} dropped")
-        _write_part(self._partial, self.record, kept)
-        _write_part(self._partial / "dropped", Dropped, dropped)
-        self.rows_in, self.kept, self.dropped = rows_in, count, manifest.count_reasons(dropped)
+        with self.stream() as stream:
+            stream.keep(to_table(self.record, kept))
+            stream.drop(to_table(Dropped, dropped))
+            stream.count(rows_in, count)
+
+    @contextmanager
+    def stream(self) -> Iterator["Stream"]:
+        """Takes the rows table by table, for a stage that holds only a few of them at a time."""
+        stream = Stream(self._partial, schema(self.record))
+        try:
+            yield stream
+        finally:
+            stream.close()
+        self.rows_in, self.kept = stream.rows_in, stream.kept
+        self.dropped = dict(stream.reasons.most_common())
+        self.users = len(stream.users)
 
     def measure(self, metrics: Mapping[str, float]) -> None:
         """Figures for the manifest, MLflow and KFP."""
@@ -106,6 +127,92 @@ class Output(Generic[R]):
         return self._partial
 
 
+class Stream:
+    """Writes an output piece by piece, in order."""
+
+    def __init__(self, folder: Path, fields: pa.Schema) -> None:
+        self.rows_in = 0
+        self.kept = 0
+        self.reasons: Counter[str] = Counter()
+        self.users: Counter[str] = Counter()
+        self._folder = folder
+        self._rows = _Parts(folder, fields)
+        self._dropped = _Parts(folder / "dropped", schema(Dropped))
+
+    def keep(self, rows: pa.Table) -> None:
+        """Rows that stay."""
+        self._rows.write(rows)
+        self.kept += rows.num_rows
+        for found in rows["user_id"].value_counts().to_pylist():
+            self.users[found["values"]] += found["counts"]
+
+    def drop(self, rows: pa.Table) -> None:
+        """Rows of `Dropped` that leave."""
+        self._dropped.write(rows)
+        for found in rows["reason"].value_counts().to_pylist():
+            self.reasons[found["values"]] += found["counts"]
+
+    def count(self, rows_in: int, kept: int | None = None) -> None:
+        """Says how many rows came in, and how many of them were kept where one row in makes several.
+
+        Raises:
+            RuntimeError: rows were lost on the way (``rows_in != kept + dropped``), a defect of the stage.
+        """
+        self.rows_in, self.kept = rows_in, self.kept if kept is None else kept
+        if rows_in != self.kept + self.reasons.total():
+            raise RuntimeError(f"{rows_in} rows in, but {self.kept} kept and {self.reasons.total()} dropped")
+
+    def close(self) -> None:
+        """Ends the files and lists the users."""
+        self._rows.close()
+        self._dropped.close()
+        listed = sorted(self.users.items())
+        columns = {"user_id": [user for user, _ in listed], "rows": [rows for _, rows in listed]}
+        pq.write_table(pa.Table.from_pydict(columns, schema=USERS_SCHEMA), self._folder / USERS, compression="zstd")
+
+
+class _Parts:
+    """Numbered Parquet files of one folder; there is always one, be it without rows."""
+
+    def __init__(self, folder: Path, fields: pa.Schema) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._fields = fields
+        self._number = 0
+        self._bytes = 0
+        self._writer = self._open()
+
+    def write(self, rows: pa.Table) -> None:
+        if self._bytes > PART_BYTES:
+            self._writer.close()
+            self._number, self._bytes = self._number + 1, 0
+            self._writer = self._open()
+        self._writer.write_table(rows)
+        self._bytes += rows.nbytes
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _open(self) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._folder / PART.replace("00000", f"{self._number:05d}"), self._fields, compression="zstd"
+        )
+
+
+def user_rows(folder: Path) -> dict[str, int]:
+    """How many rows of each user a complete output holds.
+
+    Raises:
+        InputError: no complete output, or its list of users is missing.
+    """
+    manifest.load(folder)
+    try:
+        listed = pq.read_table(folder / USERS)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{folder / USERS}: cannot be read ({error}); run its stage again") from None
+    return dict(zip(listed["user_id"].to_pylist(), listed["rows"].to_pylist(), strict=True))
+
+
 def link_tree(source: Path, target: Path) -> None:
     """A copy of a complete output, by hard links where the file system can. All or nothing.
 
@@ -125,11 +232,6 @@ def _link_or_copy(source: str, target: str) -> Any:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _write_part(folder: Path, record: type[Any], rows: Sequence[Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(to_table(record, rows), folder / PART, compression="zstd")
 
 
 def _read_parts(folder: Path, record: type[Any]) -> pa.Table:

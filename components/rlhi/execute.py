@@ -123,6 +123,7 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
         metrics=output.metrics,
+        users=output.users,
         notes=dict(ChainMap(output.notes, *(each.notes for each in upstream))),
         settings=dict(ChainMap({call.stage: as_dict(call.config)}, *(each.settings for each in upstream))),
     )

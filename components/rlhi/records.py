@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Role = Literal["system", "user", "assistant"]
 Label = Literal["initial", "new", "re-attempt with feedback", "re-attempt without feedback", "positive feedback"]
