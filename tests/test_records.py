@@ -27,6 +27,7 @@ ROWS: list[list[Any]] = [
     [
         talk("c1", "Hi.", "Hello."),
         Conversation("c2", "u", datetime(1970, 1, 1, tzinfo=UTC), None, None, "held-out", ()),
+        Conversation("c3", "u", None, None, "English", "train", messages("Hi.")),
     ],
     [Turn("c1/2", "c1", "u", 2, "re-attempt with feedback")],
     [Persona("u", "- short", ("c1", "c2")), Persona("v", "- long", ())],
@@ -63,6 +64,7 @@ def test_time_comes_back_in_utc() -> None:
     there = timezone(timedelta(hours=5))
     row = Conversation("c", "u", datetime(2024, 3, 1, 5, tzinfo=there), None, None, "train", ())
     (found,) = from_table(Conversation, to_table(Conversation, [row]))
+    assert found.timestamp is not None
     assert found.timestamp == datetime(2024, 3, 1, tzinfo=UTC)
     assert found.timestamp.utcoffset() == timedelta(0)
 
@@ -73,6 +75,7 @@ def test_only_what_may_be_missing_is_nullable() -> None:
     assert not answers.nullable
     assert not answers.type.value_field.nullable
     assert {field.name for field in schema(Candidates) if field.nullable} == {"persona", "follow_up"}
+    assert {field.name for field in schema(Conversation) if field.nullable} == {"timestamp", "model", "language"}
     assert {field.name for field in answer if field.nullable} == {"finish_reason", "logprob", "reward"}
     assert schema(Turn).field("index").type == pa.int64()
     assert schema(Conversation).field("timestamp").type == pa.timestamp("us", tz="UTC")

@@ -1,5 +1,7 @@
 """Small questions that several stages ask of a conversation."""
 
+from datetime import UTC, datetime
+
 from rlhi.records import Conversation, Message
 
 
@@ -22,3 +24,8 @@ def answer_after(conversation: Conversation, index: int) -> str | None:
     """The logged answer to the user message at ``index``."""
     following = conversation.messages[index + 1 : index + 2]
     return following[0].content if following and following[0].role == "assistant" else None
+
+
+def in_time(conversation: Conversation) -> tuple[datetime, str]:
+    """The sort key of a user's history: oldest first, those without a time before all others, ties by id."""
+    return conversation.timestamp or datetime.min.replace(tzinfo=UTC), conversation.id

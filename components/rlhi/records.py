@@ -104,11 +104,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """One conversation of one user; user and assistant alternate, starting with the user (after an optional system)."""
+    """One conversation of one user; user and assistant alternate, starting with the user (after an optional system).
+
+    ``timestamp`` is null where nobody spoke at a time: simulated users (C.3).
+    """
 
     id: str
     user_id: str
-    timestamp: datetime
+    timestamp: datetime | None
     model: str | None
     language: str | None
     split: Split

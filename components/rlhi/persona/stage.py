@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
+from rlhi.conversations import in_time
 from rlhi.engine import Engine, Request, open_engine
 from rlhi.records import Conversation, Dropped, Message, Persona
 from rlhi.render import prompt
@@ -75,7 +76,7 @@ def _ask(user: str, own: Sequence[Conversation], engine: Engine, config: Persona
     request = Request(user, ())
     read: list[str] = []
     lines: list[str] = []
-    for row in sorted(own, key=lambda row: (row.timestamp, row.id), reverse=True):
+    for row in sorted(own, key=in_time, reverse=True):
         said = [message.content.strip() for message in row.messages if message.role == "user"]
         text = prompt(
             "rlhi.persona",
