@@ -24,6 +24,7 @@ JUDGED: dict[str, object] = {
 PROMPTS: dict[str, dict[str, object]] = {
     "persona_guided.j2": {"persona": f"- short\n- {ODD}"},
     "classify/prompt.j2": {"initial_request": "Name a fruit.", "current_request": ODD},
+    "classify/meaningful.j2": {"user_messages": f"Shorter, please.\n\n{ODD}"},
     "persona/prompt.j2": {"max_points": 5, "user_message_history": f"Name a fruit.\n\n{ODD}"},
     "rewrite/prompt.j2": {"user_response": ODD},
     "evaluate/personalization.j2": {**JUDGED, "persona": "- short"},

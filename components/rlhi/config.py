@@ -42,6 +42,11 @@ class ModelConfig:
     )
     device: str = Field(default="auto", description="torch device; 'auto' is the first GPU, else the CPU.")
 
+    @property
+    def name(self) -> str:
+        """What a reader knows the model as."""
+        return "SmolLM2-135M-Instruct" if self.id == "embedded" else self.id
+
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class EngineConfig:
@@ -53,6 +58,11 @@ class EngineConfig:
     model: ModelConfig = Field(default_factory=ModelConfig)
     script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
     batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
+
+    @property
+    def name(self) -> str:
+        """Who a reader knows to have answered."""
+        return "a script" if self.kind == "scripted" else self.model.name
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)

@@ -3,13 +3,16 @@
 The first user message of a conversation is the initial request; every later one is compared with an earlier request
 (2.2, Fig. 6). The paper does not say which request is "initial" for the third turn and later; `initial` chooses, and
 the default is the latest one that was labelled new. The model picks among the four labels by their log-probability, so
-every answer is a label; the prompt has one example of each label where the paper's has none of positive feedback.
+every answer is a label, or it writes its answer (`method`); what names no label is null and dropped, never guessed. The
+prompt has one example of each label where the paper's has none of positive feedback.
 
 `calibrate` takes away each label's log-probability on a request without content ("Calibrate Before Use", Zhao et al.
 2021, in log space). A model of 135M parameters needs it: it prefers one label whatever it reads.
+
+After the labels, training users who give no meaningful feedback leave with all their turns (C.1, point 6; see
+`meaningful.py`). The shares of the labels are measured before that, over every user message.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,68 +20,100 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
+from rlhi.classify.meaningful import Feedback, meaningful
+from rlhi.classify.shares import SHARE, label_shares, labelled_by
 from rlhi.config import CLOSED, EngineConfig, StageConfig
 from rlhi.conversations import turn_id, user_indices
 from rlhi.engine import Engine, Request, open_engine
+from rlhi.errors import InputError
+from rlhi.questions import Method, Said, ask, bracketed, keep_unread
 from rlhi.records import Conversation, Dropped, Label, Message, Turn
 from rlhi.render import prompt
 
-CHOICES: dict[str, Label] = {
-    "[[New]]": "new",
-    "[[Re-attempt with feedback]]": "re-attempt with feedback",
-    "[[Re-attempt without feedback]]": "re-attempt without feedback",
-    "[[Positive feedback]]": "positive feedback",
+LABELS: dict[str, Label] = {
+    "New": "new",
+    "Re-attempt with feedback": "re-attempt with feedback",
+    "Re-attempt without feedback": "re-attempt without feedback",
+    "Positive feedback": "positive feedback",
 }
 EMPTY = "N/A"
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class ClassifyConfig(StageConfig):
-    """Who classifies, and what a follow-up is compared with."""
+    """Who classifies, how it answers, and what a follow-up is compared with."""
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     initial: Literal["latest-new", "first", "previous"] = Field(
         default="latest-new",
         description="The request that a follow-up is compared with; the paper leaves it open (Fig. 6).",
     )
+    method: Method = Field(
+        default="choose", description="By log-probability, or as text where the engine gives no log-probabilities."
+    )
     calibrate: bool = Field(
         default=False, description="Take away each label's score on an empty request: for small models."
+    )
+    meaningful_feedback: bool = Field(
+        default=True, description="Drop the turns of training users who give no meaningful feedback (C.1)."
     )
 
 
 def run(conversations: Input[Conversation], turns: Output[Turn], config: ClassifyConfig) -> None:
-    """Writes one `Turn` per user message; follow-ups that could not be labelled are dropped with a reason."""
-    rows = conversations.read()
-    kept, dropped = classify(rows, open_engine(config.engine), config)
+    """Writes one `Turn` per user message; those without a label or of a filtered user are dropped with a reason.
+
+    Raises:
+        InputError: calibration of a method that has nothing to calibrate.
+    """
+    _check(config)
+    rows, engine = conversations.read(), open_engine(config.engine)
+    kept, dropped, said = classify(rows, engine, config)
+    turns.measure({f"{SHARE}{name}": share for name, share in label_shares(kept, dropped).items()})
+    turns.note("labels", labelled_by(config.engine.name, len(kept) + len(dropped), len(rows)))
+    if config.meaningful_feedback:
+        feedback = meaningful(rows, kept, engine, config.method)
+        kept, filtered = _without_users(kept, feedback)
+        dropped, said = dropped + filtered, [*said, *feedback.said]
+        turns.measure(feedback.metrics)
     turns.write(kept, dropped, sum(len(user_indices(row)) for row in rows))
-    counts = Counter(turn.label for turn in kept)
-    turns.measure({f"share/{label}": n / len(kept) for label, n in counts.items()})
+    keep_unread(turns, said)
 
 
-def classify(rows: Sequence[Conversation], engine: Engine, config: ClassifyConfig) -> tuple[list[Turn], list[Dropped]]:
+def classify(
+    rows: Sequence[Conversation], engine: Engine, config: ClassifyConfig
+) -> tuple[list[Turn], list[Dropped], list[Said]]:
     """Labels turn by turn, all conversations at once, since what a turn is compared with hangs on earlier labels."""
     labels: dict[str, Label | None] = {turn_id(row, user_indices(row)[0]): "initial" for row in rows}
     too_long: set[str] = set()
-    prior = _prior(engine) if config.calibrate else [0.0] * len(CHOICES)
+    said: list[Said] = []
+    prior = _prior(engine) if config.calibrate else None
     for place in range(1, max((len(user_indices(row)) for row in rows), default=0)):
         asked = [row for row in rows if len(user_indices(row)) > place]
         requests = [_request(row, place, labels, config) for row in asked]
         fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
         too_long |= {request.key for request in requests} - {request.key for request in fits}
-        scores = engine.choose(fits, list(CHOICES))
-        labels |= {request.key: best(own, prior) for request, own in zip(fits, scores, strict=True)}
-    return _split(rows, labels, too_long)
+        answers = ask(fits, list(LABELS), engine, config.method, prior)
+        labels |= {answer.key: LABELS.get(answer.name or "") for answer in answers}
+        said += answers
+    kept, dropped = _split(rows, labels, too_long)
+    return kept, dropped, said
 
 
-def best(scores: Sequence[float], prior: Sequence[float]) -> Label | None:
-    """The label with the highest score above its prior; null where the best two are equal."""
-    above = [score - own for score, own in zip(scores, prior, strict=True)]
-    first, second = sorted(above, reverse=True)[:2]
-    return list(CHOICES.values())[above.index(first)] if first > second else None
+def _check(config: ClassifyConfig) -> None:
+    if config.calibrate and config.method != "choose":
+        raise InputError(
+            f"classify.calibrate: takes away log-probabilities, and method={config.method} has none; set calibrate=false"
+        )
+
+
+def _without_users(turns: Sequence[Turn], feedback: Feedback) -> tuple[list[Turn], list[Dropped]]:
+    kept = [turn for turn in turns if turn.user_id not in feedback.without]
+    left = [turn for turn in turns if turn.user_id in feedback.without]
+    return kept, [Dropped(turn.id, "no_meaningful_feedback") for turn in left]
 
 
 def _prior(engine: Engine) -> list[float]:
-    return engine.choose([_ask("prior", EMPTY, EMPTY)], list(CHOICES))[0]
+    return engine.choose([_ask("prior", EMPTY, EMPTY)], bracketed(LABELS))[0]
 
 
 def _request(row: Conversation, place: int, labels: dict[str, Label | None], config: ClassifyConfig) -> Request:
