@@ -55,6 +55,7 @@ def test_manifest_says_where_the_data_went(source: Path, tmp_path: Path) -> None
     ]
     assert described.notes == {"taste": "invented"}
     assert described.settings == {"first": {"seed": 0}, "second": {"seed": 3}}
+    assert described.measured == {"first": {"users": 3.0}, "second": {}}
     assert described.inputs == {"personas": manifest.load(tmp_path / "a").digest}
     assert described == manifest.load(tmp_path / "b")
 

@@ -126,6 +126,7 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
         users=output.users,
         notes=dict(ChainMap(output.notes, *(each.notes for each in upstream))),
         settings=dict(ChainMap({call.stage: as_dict(call.config)}, *(each.settings for each in upstream))),
+        measured=dict(ChainMap({call.stage: output.metrics}, *(each.measured for each in upstream))),
     )
 
 

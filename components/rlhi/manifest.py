@@ -33,9 +33,9 @@ class Manifest:
     """Counts, lineage and figures of one stage's output.
 
     ``funnel`` holds the rows of every stage upstream and, last, the stage's own, so that any output can tell where the
-    data went; ``notes`` and ``settings`` (stage to config) are inherited in the same way. ``users`` counts the users that
-    ``users.parquet`` beside the rows lists. ``inputs`` are content digests; ``created_at`` and ``seconds`` are the only
-    fields that two equal runs differ in.
+    data went; ``notes``, ``settings`` (stage to config) and ``measured`` (stage to metrics) are inherited in the same
+    way. ``users`` counts the users that ``users.parquet`` beside the rows lists. ``inputs`` are content digests;
+    ``created_at`` and ``seconds`` are the only fields that two equal runs differ in.
     """
 
     stage: str
@@ -55,6 +55,7 @@ class Manifest:
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
     users: int = 0
     schema_version: int = SCHEMA_VERSION
 
