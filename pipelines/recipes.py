@@ -63,7 +63,8 @@ USER_GUIDED_REWRITES = Recipe(
     name="user-guided-rewrites",
     summary="Prefers the answer as revised by the user's own follow-up over the answer that was not good enough (2.3).",
     ingest=IngestConfig(eval_min_conversations=4, held_out=2),
-    classify=ClassifyConfig(engine=ENGINE, calibrate=True),
+    # asked about users, a model of 135M parameters takes "???" and "Thanks." for meaningful feedback as well
+    classify=ClassifyConfig(engine=ENGINE, calibrate=True, meaningful_feedback=False),
     persona=PersonaConfig(engine=ENGINE, sampling=replace(SAMPLING, max_tokens=64), history_tokens=512),
     reconstruct=ReconstructConfig(engine=ENGINE, sampling=SAMPLING, only_before_feedback=True),
     rewrite=REWRITE,

@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rlhi.classify.shares import measured_shares
+from rlhi.paper import LABEL_SHARES
+
 if TYPE_CHECKING:
     from pipelines.local import Done
 
@@ -28,6 +31,9 @@ def tell(shown: Console, done: Sequence["Done"], work: Path, tracking_uri: str) 
     """Prints where the rows went, who won, and where everything lies."""
     shown.print()
     shown.print(funnel(done))
+    labelled = [one.described.metrics for one in done if one.described is not None and one.task.stage == "classify"]
+    for table in filter(None, map(label_shares, labelled)):
+        shown.print(table)
     judged = [one.described.metrics for one in done if one.described is not None and one.task.stage == "evaluate"]
     for table in filter(None, map(win_rates, judged)):
         shown.print(table)
@@ -49,6 +55,21 @@ def funnel(done: Iterable["Done"]) -> Table:
             dropped = ", ".join(f"{reason} {rows}" for reason, rows in made.dropped.items())
             time = "reused" if one.reused else f"{one.seconds:.0f} s"
             table.add_row(made.stage, str(made.rows_in), str(made.kept), escape(dropped), time)
+    return table
+
+
+def label_shares(metrics: Mapping[str, float]) -> Table | None:
+    """How often users said what, beside the paper's shares; None where no message was labelled."""
+    shares = measured_shares(metrics)
+    if not shares:
+        return None
+    table = Table(title="User messages", title_justify="left")
+    table.add_column("label", no_wrap=True)
+    for name in ("share", "in the paper"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, share in shares.items():
+        known = LABEL_SHARES.get(name)
+        table.add_row(name, _percent(share), "" if known is None else f"{100 * known:.2f} %")
     return table
 
 

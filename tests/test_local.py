@@ -191,6 +191,16 @@ def test_summary_shows_the_funnel_the_win_rates_and_the_report(tmp_path: Path) -
     assert "mlflow ui --backend-store-uri sqlite:////work/mlflow.db" in text
 
 
+def test_summary_shows_label_shares_beside_the_papers() -> None:
+    told = io.StringIO()
+    table = summary.label_shares({"share/new": 0.25, "share/unreadable_label": 0.75, "meaningful_feedback/users": 3.0})
+    Console(file=told, width=100).print(table)
+    lines = [line.replace("│", " ").split() for line in told.getvalue().splitlines()]
+    assert ["new", "25.0", "%", "40.40", "%"] in lines
+    assert ["unreadable_label", "75.0", "%"] in lines
+    assert summary.label_shares({"meaningful_feedback/users": 3.0}) is None
+
+
 def test_images_of_a_graph() -> None:
     assert local.images(two_tasks("done")) == {"no-such-image"}
 

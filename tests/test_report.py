@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 
 from rlhi import figures
+from rlhi.classify.shares import LabelShares
 from rlhi.evaluate.report import REASONS, SHOWN, Example, Report, cautions, conclusion, render, training_notes
 from rlhi.evaluate.winrates import WinRate
 from rlhi.manifest import FunnelRow
@@ -21,7 +22,7 @@ HISTORY = [
     {"step": float(n), "loss": 0.7 - 0.01 * n, "logps/chosen": -200.0 - n, "logps/rejected": -190.0 - 3 * n}
     for n in range(1, 9)
 ]
-EMPTY = Report("a run", "Nothing was trained.", [], [], [], [], [], [], [], {})
+EMPTY = Report("a run", "Nothing was trained.", [], [], [], [], [], [], [], {}, LabelShares("", {}))
 
 
 def pair(name: str, text: str = "text") -> Pair:
@@ -43,6 +44,7 @@ def full(text: str = "text") -> Report:
         examples=[Example("ben", None, (Message("user", text),), {"trained": text, "log": "other"}, f"{text} won")],
         notes=[f"{text} note"],
         settings={"dpo": {"model": {"id": text}, "beta": 0.1}},
+        labels=LabelShares(f"{text} labelled", {"new": 0.5, "positive feedback": 0.25, "unreadable_label": 0.25}),
     )
 
 
@@ -75,7 +77,7 @@ def test_hostile_text_adds_no_tag_and_is_shown_as_it_is() -> None:
     tame, page = _Page(plain()), _Page(render(full(hostile)))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in tame.tags]
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    for part in ("title", "summary", "asked", "answered", "persona", "more", "good", "bad", "won", "note"):
+    for part in ("title", "summary", "asked", "answered", "persona", "more", "good", "bad", "won", "note", "labelled"):
         assert f"{hostile} {part}" in page.text
 
 
@@ -110,6 +112,7 @@ def test_empty_sections_say_so() -> None:
         "No win rate was measured, so this page shows what was learned from, not whether it helped.",
         "No win rate was measured.",
         "No stage reported what it kept and dropped.",
+        "No shares of labels were measured.",
         "No training history was recorded.",
         "There are no preference pairs to show.",
         "No personas were inferred.",
@@ -140,6 +143,12 @@ def test_many_pairs_are_thinned_evenly_and_said_so() -> None:
 
 def test_every_reason_has_plain_words() -> None:
     assert set(REASONS) == set(get_args(Reason))
+
+
+def test_label_shares_stand_beside_the_papers() -> None:
+    text = _Page(plain()).text
+    assert "text labelled" in text
+    assert "new50.00%40.40%\npositive feedback25.00%1.25%\nthe classifier's answer could not be read25.00%–" in text
 
 
 def test_paper_figures_are_marked_as_not_comparable() -> None:

@@ -2,8 +2,8 @@
 
 The paper filters users by a model's word and gives no prompt. Here a user's follow-ups that were labelled re-attempt
 with feedback or positive feedback are shown to the model, newest first and as many as fit, with one question. A user
-without any is not asked and fails. A user whose answer cannot be read, or none of whose messages fits the prompt, stays:
-nothing is guessed against anybody.
+without any is not asked and fails. A user whose answer cannot be read, or none of whose messages fits the prompt,
+stays: nothing is guessed against anybody.
 """
 
 from collections import defaultdict

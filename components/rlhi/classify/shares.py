@@ -1,21 +1,21 @@
 """How often users say what: the share of each label among all user messages, beside the paper's."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 from rlhi.records import Dropped, Label, Turn
 
 SHARE = "share/"
 
-# 2.2: GPT-4o's labels of WildChat-1M
-PAPER: dict[str, float] = {
-    "initial": 0.2707,
-    "new": 0.4040,
-    "re-attempt with feedback": 0.2651,
-    "re-attempt without feedback": 0.0477,
-    "positive feedback": 0.0125,
-}
+
+@dataclass(frozen=True)
+class LabelShares:
+    """Shares of all user messages by label, or by why there is none; ``said`` is who labelled what."""
+
+    said: str
+    shares: Mapping[str, float]
 
 
 def label_shares(turns: Iterable[Turn], dropped: Iterable[Dropped]) -> dict[str, float]:
@@ -33,3 +33,8 @@ def labelled_by(model: str, messages: int, conversations: int) -> str:
         f"{model} labelled {messages:,} user messages of {conversations:,} conversations. The paper's shares (2.2) are "
         "GPT-4o's on WildChat-1M: another model and other data, so they say what to expect, not what to reach."
     )
+
+
+def measured_shares(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The shares among the stage's metrics."""
+    return {name.removeprefix(SHARE): share for name, share in metrics.items() if name.startswith(SHARE)}

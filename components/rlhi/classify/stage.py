@@ -102,7 +102,7 @@ def classify(
 def _check(config: ClassifyConfig) -> None:
     if config.calibrate and config.method != "choose":
         raise InputError(
-            f"classify.calibrate: takes away log-probabilities, and method={config.method} has none; set calibrate=false"
+            f"classify.calibrate: takes away log-probabilities, method={config.method} has none; set calibrate=false"
         )
 
 

@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, TypeVar
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlhi import figures
+from rlhi import figures, paper
+from rlhi.classify.shares import LabelShares
 from rlhi.evaluate.winrates import REWARD, WinRate
 from rlhi.manifest import FunnelRow
 from rlhi.records import Message, Opponent, Pair, Persona, Reason
@@ -27,16 +27,6 @@ UNSTEADY = 0.3  # share of turns on which a judge that contradicts itself says l
 FEW_USERS = 10  # under which a percentile bootstrap is clearly too narrow
 
 OPPONENTS: dict[Opponent, str] = {"log": "the answer in the log", "base": "the base model's answer"}
-
-# Table 2 of the paper: personalization, instruction-following, usereval
-PAPER = (
-    ("Llama-3.1-8B-Instruct", "context-only", (38.2, 30.6, 32.5)),
-    ("Llama-3.1-8B-Instruct", "persona-guided", (39.8, 29.2, 31.3)),
-    ("RLHI, user-guided rewrites", "context-only", (54.6, 45.5, 52.0)),
-    ("RLHI, user-guided rewrites", "persona-guided", (62.5, 44.5, 54.9)),
-    ("RLHI, user-based rewards", "context-only", (61.0, 46.8, 51.3)),
-    ("RLHI, user-based rewards", "persona-guided", (62.3, 44.7, 52.5)),
-)
 
 REASONS: dict[Reason, str] = {
     "not_a_record": "not a record of the expected form",
@@ -125,16 +115,22 @@ class Report:
     examples: Sequence[Example]
     notes: Sequence[str]
     settings: Mapping[str, Mapping[str, Any]]
+    labels: LabelShares
 
 
 def render(report: Report) -> str:
     """The page. The same report gives the same text."""
     page = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_clean, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_clean,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page.filters.update(percent=_percent, csp_hash=_csp_hash, spread=_spread, flat=lambda values: list(_flat(values)))
     headline = headline_rate(report.win_rates)
-    return page.from_string(resources.files(__package__).joinpath("report.html.j2").read_text()).render(
+    return page.get_template("report.html.j2").render(
         report=report,
         headline=headline,
         reward=_reward_beside(report.win_rates, headline),
@@ -142,7 +138,8 @@ def render(report: Report) -> str:
         cautions=cautions(headline),
         curves=training_notes(report.history),
         opponents=OPPONENTS,
-        paper=PAPER,
+        paper=paper.WIN_RATES,
+        paper_shares=paper.LABEL_SHARES,
         reasons=REASONS,
         shown=SHOWN,
         pictures=_pictures(report),

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.caps import beyond
+from rlhi.classify.shares import LabelShares, measured_shares
 from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
 from rlhi.dpo.stage import read_history
@@ -106,17 +107,19 @@ def run(
     verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
     verdicts.measure(as_metrics(rates))
     upstream = [conversations.manifest, personas.manifest, model.manifest]
+    notes = {name: text for each in upstream for name, text in each.notes.items()}
     own = FunnelRow("evaluate", verdicts.rows_in, verdicts.kept, verdicts.dropped)
     page = Report(
         title="What users said, what was learned, and how sure that is",
-        summary=f"{named(config.model.id)} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
+        summary=f"{config.model.name} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
         funnel=[*merge_funnels([each.funnel for each in upstream]), own],
         win_rates=rates,
         pairs=model.read(),
         personas=known,
         history=read_history(model.path),
         examples=examples(contests, kept),
-        notes=list({name: text for each in upstream for name, text in each.notes.items()}.values()),
+        labels=LabelShares(notes.pop("labels", ""), measured_shares(model.manifest.measured.get("classify", {}))),
+        notes=list(notes.values()),
         settings={**upstream[0].settings, **upstream[1].settings, **upstream[2].settings, "evaluate": as_dict(config)},
     )
     verdicts.file("report.html").write_text(render(page))
@@ -233,11 +236,6 @@ def examples(contests: Sequence[Contest], verdicts: Sequence[Verdict]) -> list[E
         Example(turn.user_id, turn.persona, turn.context, answers[key], "; ".join(said[key]))
         for key, turn in turns.items()
     ]
-
-
-def named(model_id: str) -> str:
-    """What the reader knows a model as."""
-    return "SmolLM2-135M-Instruct" if model_id == "embedded" else model_id
 
 
 def _no_turns(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> str:

@@ -27,6 +27,7 @@ LOOSEN: dict[str, str] = {
     "rejected_too_short": "rip.min_rejected_length",
     "rejected_reward_too_low": "rip.min_rejected_reward",
     "gap_too_large": "rip.max_gap",
+    "no_meaningful_feedback": "classify.meaningful_feedback",
     "other_label": "classify.initial or sample.labels",
     "too_few_conversations": "ingest.min_conversations",
     "language": "ingest.language",
