@@ -5,6 +5,7 @@ import importlib
 import inspect
 import logging
 import sys
+import types
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,8 +94,11 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
     """
     given = vars(flags)
     inputs, scalars, output = {}, {}, None
-    for name, hint in _parameters(stage).items():
+    for name, annotated in _parameters(stage).items():
+        hint, optional = _may_miss(annotated)
         origin, records = typing.get_origin(hint), typing.get_args(hint)
+        if optional and given[name] is None:
+            continue
         if origin is Input:
             inputs[name] = Input(Path(given[name]), records[0])
         elif origin is Output:
@@ -130,9 +134,11 @@ def _merged(usual: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 def _add_path(group: Any, name: str, hint: Any) -> None:
     flag = f"--{name.replace('_', '-')}"
+    hint, optional = _may_miss(hint)
     records = typing.get_args(hint)
     if typing.get_origin(hint) is Input:
-        group.add_argument(flag, dest=name, required=True, metavar="FOLDER", help=f"Read: {records[0].__name__} rows.")
+        read = f"Read{' if given' if optional else ''}: {records[0].__name__} rows."
+        group.add_argument(flag, dest=name, required=not optional, metavar="FOLDER", help=read)
     elif typing.get_origin(hint) is Output:
         group.add_argument(
             flag, dest=name, required=True, metavar="FOLDER", help=f"Written: {records[0].__name__} rows."
@@ -142,8 +148,16 @@ def _add_path(group: Any, name: str, hint: Any) -> None:
 
 
 def _parameters(stage: str) -> dict[str, Any]:
+    """The type of each parameter but the config; ``Input[R] | None`` is an input that need not be given."""
     hints = typing.get_type_hints(_module(stage).run)
     return {name: hints[name] for name in inspect.signature(_module(stage).run).parameters if name != "config"}
+
+
+def _may_miss(hint: Any) -> tuple[Any, bool]:
+    """A type without its ``None``, and whether it had one."""
+    parts = [part for part in typing.get_args(hint) if part is not type(None)]
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return (parts[0], True) if optional else (hint, False)
 
 
 def _config_class(stage: str) -> type[StageConfig]:

@@ -106,7 +106,8 @@ def _make(call: Call, digests: dict[str, str]) -> None:
 def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     output = call.output
     own = FunnelRow(call.stage, output.rows_in, output.kept, output.dropped)
-    upstream = [item.manifest for item in call.inputs.values()]
+    # an earlier run's output of this very stage is not where these rows come from
+    upstream = [item.manifest for item in call.inputs.values() if item.manifest.stage != call.stage]
     return Manifest(
         stage=call.stage,
         record=output.record.__name__,
