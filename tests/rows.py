@@ -3,7 +3,20 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from rlhi.records import Answer, AnswerSource, Candidates, Conversation, FinishReason, Label, Message, Pair, Split, Turn
+from rlhi.personas import Personas
+from rlhi.records import (
+    Answer,
+    AnswerSource,
+    Candidates,
+    Conversation,
+    FinishReason,
+    Label,
+    Message,
+    Pair,
+    Persona,
+    Split,
+    Turn,
+)
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 
@@ -18,6 +31,16 @@ def messages(*said: str) -> tuple[Message, ...]:
 def talk(id: str, *said: str, user: str = "ann", split: Split = "train", day: int = 0) -> Conversation:  # noqa: A002
     """One conversation, on the given day."""
     return Conversation(id, user, START + timedelta(days=day), "gpt", "English", split, messages(*said))
+
+
+def persona(user: str, text: str = "- short", *read: str, only_for: str | None = None) -> Persona:
+    """The persona of a user, inferred from the conversations named."""
+    return Persona(user, text, read, only_for)
+
+
+def personas(*users: str) -> Personas:
+    """Users who like it short."""
+    return Personas(persona(user) for user in users)
 
 
 def turn(row: Conversation, index: int, label: Label) -> Turn:

@@ -9,8 +9,9 @@ from rlhi.artifacts import PART, Input, Output, link_tree
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest, folder_digest, merge_funnels
 from rlhi.records import Dropped, Persona, Turn
+from tests.rows import persona
 
-ROWS = [Persona("ann", "- short", ("c1",)), Persona("ben", "- long", ())]
+ROWS = [persona("ann", "- short", "c1"), persona("ben", "- long")]
 DROPPED = [Dropped("cid", "empty_persona")]
 
 

@@ -14,7 +14,7 @@ from rlhi.evaluate.stage import EvaluateConfig, answer, as_metrics, examples, he
 from rlhi.evaluate.winrates import WinRate
 from rlhi.execute import Call, execute
 from rlhi.records import Axis, Candidates, Conversation, Mode, Opponent, Pair, Persona, Verdict
-from tests.rows import messages, reasons, talk
+from tests.rows import messages, personas, reasons, talk
 
 CONFIG = EvaluateConfig()
 TURN = HeldOutTurn("c/0", "ann", messages("Name a fruit."), "- short", "A fruit is a fig.")
@@ -47,7 +47,7 @@ def test_every_answered_turn_of_a_held_out_conversation_is_judged() -> None:
         talk("r", "Hi.", "1", split="reference"),
         talk("t", "Hi.", "1"),
     ]
-    turns, dropped = held_out_turns(rows, {"ann": "- short"}, CONFIG)
+    turns, dropped = held_out_turns(rows, personas("ann"), CONFIG)
     assert turns == [
         HeldOutTurn("h/0", "ann", messages("One."), "- short", "1"),
         HeldOutTurn("h/2", "ann", messages("One.", "1", "Two."), "- short", "2"),
@@ -57,19 +57,19 @@ def test_every_answered_turn_of_a_held_out_conversation_is_judged() -> None:
 
 def test_user_without_a_reference_persona_is_dropped() -> None:
     rows = [held_out("h", "Hi.", "1"), held_out("i", "Hi.", "1", user="ben")]
-    turns, dropped = held_out_turns(rows, {"ann": "- short"}, CONFIG)
+    turns, dropped = held_out_turns(rows, personas("ann"), CONFIG)
     assert [turn.id for turn in turns] == ["h/0"]
     assert reasons(dropped) == {"i/0": "no_persona"}
 
 
 def test_caps_take_users_and_turns_by_seed_with_their_reasons() -> None:
     rows = [held_out(f"u{i}", *["Hi.", "1"] * 3, user=f"u{i}") for i in range(10)]
-    personas = {f"u{i}": "- short" for i in range(10)}
+    known = personas(*(f"u{i}" for i in range(10)))
 
     def taken(config: EvaluateConfig) -> tuple[list[str], Counter[str]]:
-        turns, dropped = held_out_turns(rows, personas, config)
+        turns, dropped = held_out_turns(rows, known, config)
         assert len(turns) + len(dropped) == 30
-        assert {turn.id for turn in held_out_turns(rows[::-1], personas, config)[0]} == {turn.id for turn in turns}
+        assert {turn.id for turn in held_out_turns(rows[::-1], known, config)[0]} == {turn.id for turn in turns}
         return [turn.id for turn in turns], Counter(reasons(dropped).values())
 
     config = replace(CONFIG, max_users=4, max_turns=5)

@@ -12,11 +12,12 @@ from rlhi.config import StageConfig
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 from rlhi.records import Dropped, Persona, Reason
+from tests.rows import persona
 
 
 def make_personas(source: str, personas: Output[Persona], config: StageConfig) -> None:
     users = Path(source).read_text().split()
-    kept = [Persona(user, f"- seed {config.seed}", ()) for user in users if user != "nobody"]
+    kept = [persona(user, f"- seed {config.seed}") for user in users if user != "nobody"]
     personas.write(kept, [Dropped(user, "empty_persona") for user in users if user == "nobody"], len(users))
     personas.measure({"users": float(len(kept))})
     personas.note("taste", "invented")

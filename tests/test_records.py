@@ -30,7 +30,7 @@ ROWS: list[list[Any]] = [
         Conversation("c3", "u", None, None, "English", "train", messages("Hi.")),
     ],
     [Turn("c1/2", "c1", "u", 2, "re-attempt with feedback")],
-    [Persona("u", "- short", ("c1", "c2")), Persona("v", "- long", ())],
+    [Persona("u", "- short", ("c1", "c2"), None), Persona("v", "- long", (), "c3")],
     [
         Candidates("c1/0", "u", messages("Hi."), None, None, (Answer("Hello.", "sample", "stop", -1.5, 0.25),)),
         Candidates("c2/0", "u", messages("Hi."), "- short", "Shorter.", (Answer("", "original", None, None, None),)),

@@ -26,6 +26,7 @@ PROMPTS: dict[str, dict[str, object]] = {
     "classify/prompt.j2": {"initial_request": "Name a fruit.", "current_request": ODD},
     "classify/meaningful.j2": {"user_messages": f"Shorter, please.\n\n{ODD}"},
     "persona/prompt.j2": {"max_points": 5, "user_message_history": f"Name a fruit.\n\n{ODD}"},
+    "persona/update.j2": {"max_points": 5, "points": "- short\n- formal", "user_message_history": ODD},
     "rewrite/prompt.j2": {"user_response": ODD},
     "evaluate/personalization.j2": {**JUDGED, "persona": "- short"},
     "evaluate/instruction_following.j2": JUDGED,

@@ -39,7 +39,7 @@ def full(text: str = "text") -> Report:
         funnel=[FunnelRow("ingest", 10, 7, {"language": 2, "empty_message": 1}), FunnelRow("rip", 0, 0, {})],
         win_rates=[RATE, REWARD],
         pairs=[pair("p1", text), replace(pair("p2", text), chosen_reward=3.0)],
-        personas=[Persona("ann", f"{text} persona", ("c1",))],
+        personas=[Persona("ann", f"{text} persona", ("c1",), None)],
         history=HISTORY,
         examples=[Example("ben", None, (Message("user", text),), {"trained": text, "log": "other"}, f"{text} won")],
         notes=[f"{text} note"],

@@ -6,10 +6,10 @@ from rlhi.engine import Request
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Label
 from rlhi.rewrite.stage import RewriteConfig, refuse, rewrite
-from tests.rows import messages, talk, turn
+from tests.rows import messages, personas, talk, turn
 
 CONFIG = RewriteConfig()
-PERSONAS = {"ann": "- short"}
+PERSONAS = personas("ann")
 FEEDBACK: Label = "re-attempt with feedback"
 TALK = talk("c", "Name a fruit.", "A fruit is a fig.", "Shorter.", "Fig.", "A nut.", "A nut is a kernel.", "Shorter!")
 
@@ -105,7 +105,7 @@ def test_user_without_a_persona_is_dropped() -> None:
     assert reason(replace(TALK, user_id="ben"), 2) == "no_persona"
 
 
-def test_turn_whose_conversation_or_answer_is_gone_is_dropped() -> None:
+def test_turn_whose_conversation_answer_or_follow_up_is_gone_is_dropped() -> None:
     other = talk("d", "Hi.")
     dropped = rewrite(
         [turn(TALK, 2, FEEDBACK), turn(other, 0, FEEDBACK), turn(other, 2, FEEDBACK)],
@@ -114,7 +114,11 @@ def test_turn_whose_conversation_or_answer_is_gone_is_dropped() -> None:
         ScriptedEngine(lambda *_: "Fig."),
         CONFIG,
     )[1]
-    assert [each.reason for each in dropped] == ["conversation_dropped", "nothing_to_revise", "nothing_to_revise"]
+    assert [each.reason for each in dropped] == [
+        "conversation_dropped",
+        "nothing_to_revise",
+        "follow_up_no_longer_applies",
+    ]
 
 
 def test_prompt_that_is_too_long_is_dropped() -> None:

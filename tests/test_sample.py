@@ -5,10 +5,10 @@ from rlhi.engine import Reply, Request
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.records import Candidates, Conversation, Dropped
 from rlhi.sample.stage import SampleConfig, distinct, sample
-from tests.rows import messages, reasons, talk, turn
+from tests.rows import messages, personas, reasons, talk, turn
 
 CONFIG = SampleConfig(n=3)
-PERSONAS = {"ann": "- short"}
+PERSONAS = personas("ann")
 ENGINE = ScriptedEngine(lambda request, index: f"{request.messages[-1].content} {index}")
 TALK = talk("c", "Fruit?", "Fig.", "Shorter.", "Fig", "Nut?", "Hazel.")
 TURNS = [turn(TALK, 0, "initial"), turn(TALK, 2, "re-attempt with feedback"), turn(TALK, 4, "new")]

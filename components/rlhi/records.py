@@ -62,6 +62,7 @@ Reason = Literal[
     "no_meaningful_feedback",
     "prompt_too_long",
     "no_message_fits",
+    "no_earlier_conversation",
     "empty_persona",
     "refused_persona",
     "follow_up_no_longer_applies",
@@ -131,11 +132,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """How one user likes to be answered, and the conversations that say so."""
+    """How one user likes to be answered, and the conversations that say so.
+
+    ``conversation_id`` is the one conversation that it is for; null where it is for all of the user's.
+    """
 
     user_id: str
     text: str
     conversations: tuple[str, ...]
+    conversation_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ REASONS: dict[Reason, str] = {
     "no_meaningful_feedback": "the user gives no meaningful feedback",
     "prompt_too_long": "the prompt is longer than the model takes",
     "no_message_fits": "no message of the user fits the prompt",
+    "no_earlier_conversation": "the user said nothing before this conversation that a persona could tell",
     "empty_persona": "the model inferred no persona",
     "refused_persona": "the model refused to infer a persona",
     "follow_up_no_longer_applies": "the user's follow-up no longer fits the regenerated answer",

@@ -29,6 +29,7 @@ from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, scores_by_group
 from rlhi.evaluate.report import Example, Report, render
 from rlhi.evaluate.winrates import WinRate, reward_win_rates, win_rates
 from rlhi.manifest import FunnelRow, count_reasons, merge_funnels
+from rlhi.personas import Personas
 from rlhi.records import (
     Answer,
     Axis,
@@ -95,7 +96,7 @@ def run(
         return TransformersEngine(policy, config.batch_size)
 
     rows, known = conversations.read(), personas.read()
-    turns, dropped = held_out_turns(rows, {persona.user_id: persona.text for persona in known}, config)
+    turns, dropped = held_out_turns(rows, Personas(known), config)
     if not turns:
         raise InputError(_no_turns(rows, dropped))
     contests, too_long = answer(turns, answering, config)
@@ -133,7 +134,7 @@ def _rates(contests: Sequence[Contest], verdicts: Sequence[Verdict], config: Eva
 
 
 def held_out_turns(
-    rows: Sequence[Conversation], personas: Mapping[str, str], config: EvaluateConfig
+    rows: Sequence[Conversation], personas: Personas, config: EvaluateConfig
 ) -> tuple[list[HeldOutTurn], list[Dropped]]:
     """The user turns of held-out conversations that have a logged answer and a persona, capped by seed."""
     held_out = [row for row in rows if row.split == "held-out"]
@@ -141,7 +142,7 @@ def held_out_turns(
     turns, dropped = [], []
     for row in held_out:
         for index in user_indices(row):
-            key, logged, persona = turn_id(row, index), answer_after(row, index), personas.get(row.user_id)
+            key, logged, persona = turn_id(row, index), answer_after(row, index), personas.of(row)
             if row.user_id in others:
                 dropped.append(Dropped(key, "user_cap"))
             elif logged is None:

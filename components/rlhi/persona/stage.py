@@ -1,24 +1,30 @@
 """Infers at most five points on how a user likes to be answered, from the user's own messages.
 
 Only user messages are read (2.2, Fig. 7), newest first and cut by tokens, and never those of a held-out conversation
-(3.4). A point is a line; what comes after the last allowed point is cut. An empty persona is dropped with its reason.
+(3.4). A point is a line; what comes after the last allowed point is cut. A reply that refuses or says nothing is
+dropped with its reason.
+
+Personas change as people talk (2.3 says so and not how): here the points so far and what is new make the next points,
+and the history is not read again. A recurring run does so with the personas of an earlier one (`previous`), a server
+with `update`. Beyond the paper, `time_safe` lets a training conversation know only what its user had said before it;
+the paper's personas also know what comes after.
 """
 
-import re
-from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
-from rlhi.conversations import in_time
 from rlhi.engine import Engine, Request, open_engine
-from rlhi.records import Conversation, Dropped, Message, Persona
+from rlhi.errors import InputError
+from rlhi.history import Utterance, fitting
+from rlhi.persona.points import points
+from rlhi.persona.timing import Made, Material, per_user, time_safe
+from rlhi.records import Conversation, Message, Persona
 from rlhi.render import prompt
-
-BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
@@ -29,66 +35,77 @@ class PersonaConfig(StageConfig):
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=256))
     max_points: int = Field(default=5, ge=1, description="Points of a persona at most (Fig. 7).")
     history_tokens: int = Field(default=3072, ge=32, description="User messages read, newest first, in tokens.")
+    time_safe: bool = Field(
+        default=False,
+        description="A persona for each training conversation, from earlier ones only; the paper's know all of them.",
+    )
 
 
-def run(conversations: Input[Conversation], personas: Output[Persona], config: PersonaConfig) -> None:
-    """Writes one `Persona` per user with something to read; the others are dropped by user id."""
-    rows = conversations.read()
-    kept, dropped = infer(rows, open_engine(config.engine), config)
-    personas.write(kept, dropped, len({row.user_id for row in rows}))
+def run(
+    conversations: Input[Conversation],
+    personas: Output[Persona],
+    config: PersonaConfig,
+    previous: Input[Persona] | None = None,
+) -> None:
+    """Writes one `Persona` per user with something to read; the others are dropped by user id.
 
+    ``previous`` holds the personas of an earlier run, to be kept or updated. Time-safe personas are per training
+    conversation, and dropped by conversation id.
 
-def infer(rows: Sequence[Conversation], engine: Engine, config: PersonaConfig) -> tuple[list[Persona], list[Dropped]]:
-    """Personas in the order in which users first appear."""
-    history: dict[str, list[Conversation]] = defaultdict(list)
-    for row in rows:
-        history[row.user_id] += [row] if row.split != "held-out" else []
-    asked, dropped = {}, []
-    for user, own in history.items():
-        request, read = _ask(user, own, engine, config)
-        if read:
-            asked[user] = request, read
-        else:
-            dropped.append(Dropped(user, "no_message_fits"))
-    replies = engine.generate([request for request, _ in asked.values()], config.sampling, 1, config.seed)
-    kept = []
-    for (user, (_, read)), (reply,) in zip(asked.items(), replies, strict=True):
-        text = points(reply.text, config.max_points)
-        if text:
-            kept.append(Persona(user, text, tuple(read)))
-        else:
-            dropped.append(Dropped(user, "empty_persona"))
-    return kept, dropped
-
-
-def points(text: str, most: int) -> str:
-    """The first ``most`` lines that say something, each as ``- point``; repeated points once."""
-    said = [BULLET.sub("", line).strip() for line in text.splitlines()]
-    return "\n".join(f"- {point}" for point in list(dict.fromkeys(filter(None, said)))[:most])
-
-
-def _ask(user: str, own: Sequence[Conversation], engine: Engine, config: PersonaConfig) -> tuple[Request, list[str]]:
-    """The request, and the conversations whose messages fit into it: newest first, oldest left out.
-
-    A newest conversation that is too long by itself is passed over, so that one pasted file does not cost a persona.
+    Raises:
+        InputError: an earlier run's personas together with time-safe ones.
     """
+    rows = conversations.read()
+    before = [] if previous is None else previous.read()
+    _check(before, config)
+    maker = partial(make, engine=open_engine(config.engine), config=config)
+    written = time_safe(rows, maker) if config.time_safe else per_user(rows, before, maker)
+    users = {row.user_id for row in rows if row.split != "train" or not config.time_safe}
+    trained_on = sum(row.split == "train" for row in rows) if config.time_safe else 0
+    personas.write(written.kept, written.dropped, len(users) + trained_on)
+    personas.measure({f"personas/{name}": float(n) for name, n in written.counts.items()})
+
+
+def make(asked: Sequence[Material], engine: Engine, config: PersonaConfig) -> list[Made]:
+    """Personas from materials, all in one batch; one of whose messages none fits is not asked for."""
     limit = min(config.history_tokens, engine.max_prompt_tokens)
-    request = Request(user, ())
-    read: list[str] = []
-    lines: list[str] = []
-    for row in sorted(own, key=in_time, reverse=True):
-        said = [message.content.strip() for message in row.messages if message.role == "user"]
-        text = prompt(
-            "rlhi.persona",
-            "prompt.j2",
-            max_points=config.max_points,
-            user_message_history="\n\n".join([*lines, *said]),
+    shown = [fitting(each.said, partial(_request, each, config), engine, limit) for each in asked]
+    requests = [_request(each, config, read) for each, read in zip(asked, shown, strict=True) if read]
+    replies = iter(engine.generate(requests, config.sampling, 1, config.seed))
+    return [_made(read, next(replies)[0].text, config) if read else Made("", (), "no_message_fits") for read in shown]
+
+
+def update(persona: str, messages: Sequence[str], engine: Engine, config: PersonaConfig) -> str:
+    """The persona's text after the user's newer ``messages``, oldest first; for a server, between two conversations.
+
+    The history is not read again: the points so far and the new messages are all that the model sees. Where its reply
+    is of no use, or no message fits, the persona stays as it is.
+    """
+    said = [Utterance("", place, text.strip()) for place, text in enumerate(messages)][::-1]
+    (made,) = make([Material("update", said, Persona("", persona, (), None))], engine, config)
+    return made.text or persona
+
+
+def _made(read: Sequence[Utterance], reply: str, config: PersonaConfig) -> Made:
+    text, reason = points(reply, config.max_points)
+    return Made(text, tuple(dict.fromkeys(one.conversation_id for one in read)), reason)
+
+
+def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance]) -> Request:
+    values = {"max_points": config.max_points, "user_message_history": "\n\n".join(one.text for one in read)}
+    if material.so_far is None:
+        text = prompt("rlhi.persona", "prompt.j2", **values)
+    else:
+        text = prompt("rlhi.persona", "update.j2", points=material.so_far.text, **values)
+    return Request(material.key, (Message("user", text),))
+
+
+def _check(previous: Sequence[Persona], config: PersonaConfig) -> None:
+    """Time-safe personas are made from a user's beginning on: only so is each known to be older than what it is for."""
+    own = next((persona for persona in previous if persona.conversation_id is not None), None)
+    if previous and config.time_safe:
+        raise InputError("persona.time_safe: cannot go on from earlier personas; leave --previous out")
+    if own is not None:
+        raise InputError(
+            f"--previous: holds a persona for conversation {own.conversation_id} alone; give a run without time_safe"
         )
-        larger = Request(user, (Message("user", text),))
-        if engine.count_tokens(larger) > limit:
-            if read:
-                break
-            continue
-        request, lines = larger, [*lines, *said]
-        read.append(row.id)
-    return request, read

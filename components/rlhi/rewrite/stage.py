@@ -20,6 +20,7 @@ from rlhi.caps import beyond
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of, user_indices
 from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.personas import Personas, unusable
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Message, Persona, Reason, Turn
 from rlhi.render import prompt
 
@@ -52,15 +53,14 @@ def run(
     """Writes one `Candidates` row (original and rewrite) per re-attempt with feedback; every other turn is dropped."""
     asked = turns.read()
     by_id = {row.id: row for row in conversations.read()}
-    texts = {persona.user_id: persona.text for persona in personas.read()}
-    kept, dropped = rewrite(asked, by_id, texts, open_engine(config.engine), config)
+    kept, dropped = rewrite(asked, by_id, Personas(personas.read()), open_engine(config.engine), config)
     rewrites.write(kept, dropped, len(asked))
 
 
 def rewrite(
     turns: Sequence[Turn],
     conversations: Mapping[str, Conversation],
-    personas: Mapping[str, str],
+    personas: Personas,
     engine: Engine,
     config: RewriteConfig,
 ) -> tuple[list[Candidates], list[Dropped]]:
@@ -83,7 +83,7 @@ def rewrite(
         row = conversations[turn.conversation_id]
         reasons[turn.id] = refuse(row.messages[turn.index - 1].content, reply.text)
         if reasons[turn.id] is None:
-            kept.append(_candidates(turn, row, personas[turn.user_id], reply))
+            kept.append(_candidates(turn, row, personas.of(row), reply))
     return kept, [Dropped(key, reason) for key, reason in reasons.items() if reason is not None]
 
 
@@ -98,17 +98,14 @@ def refuse(original: str, rewritten: str) -> Reason | None:
     return None
 
 
-def _unusable(turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str]) -> Reason | None:
+def _unusable(turn: Turn, conversations: Mapping[str, Conversation], personas: Personas) -> Reason | None:
     row = conversations.get(turn.conversation_id)
-    if row is None:
-        return "conversation_dropped"
-    if row.split != "train":
-        return "held_out"
-    if turn.label != "re-attempt with feedback":
-        return "other_label"
-    if turn.index < 2 or turn.index >= len(row.messages) or row.messages[turn.index - 1].role != "assistant":
-        return "nothing_to_revise"
-    return None if turn.user_id in personas else "no_persona"
+    reason = unusable(turn, row, ("re-attempt with feedback",), personas)
+    if reason is not None or row is None:
+        return reason
+    if turn.index >= len(row.messages):
+        return "follow_up_no_longer_applies"  # reconstruct cuts a conversation there
+    return None if turn.index >= 2 and row.messages[turn.index - 1].role == "assistant" else "nothing_to_revise"
 
 
 def _previous_request(turn: Turn, row: Conversation) -> int:
@@ -122,7 +119,7 @@ def _request(turn: Turn, row: Conversation, config: RewriteConfig) -> Request:
     return Request(turn.id, (*row.messages[: turn.index], Message("user", text)))
 
 
-def _candidates(turn: Turn, row: Conversation, persona: str, reply: Reply) -> Candidates:
+def _candidates(turn: Turn, row: Conversation, persona: str | None, reply: Reply) -> Candidates:
     original = Answer(row.messages[turn.index - 1].content, "original", None, None, None)
     rewritten = Answer(reply.text, "rewrite", reply.finish_reason, None, None)
     return Candidates(

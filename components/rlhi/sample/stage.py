@@ -16,6 +16,7 @@ from rlhi.caps import beyond
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of
 from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.personas import Personas, unusable
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Label, Persona, Reason, Turn
 
 
@@ -41,15 +42,14 @@ def run(
     """Writes one `Candidates` row per prompt that has at least two different answers."""
     asked = turns.read()
     by_id = {row.id: row for row in conversations.read()}
-    texts = {persona.user_id: persona.text for persona in personas.read()}
-    kept, dropped = sample(asked, by_id, texts, open_engine(config.engine), config)
+    kept, dropped = sample(asked, by_id, Personas(personas.read()), open_engine(config.engine), config)
     samples.write(kept, dropped, len(asked))
 
 
 def sample(
     turns: Sequence[Turn],
     conversations: Mapping[str, Conversation],
-    personas: Mapping[str, str],
+    personas: Personas,
     engine: Engine,
     config: SampleConfig,
 ) -> tuple[list[Candidates], list[Dropped]]:
@@ -83,17 +83,15 @@ def distinct(replies: Sequence[Reply], *, keep_cut: bool) -> tuple[tuple[Answer,
 
 
 def _unusable(
-    turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str], config: SampleConfig
+    turn: Turn, conversations: Mapping[str, Conversation], personas: Personas, config: SampleConfig
 ) -> Reason | None:
     row = conversations.get(turn.conversation_id)
-    if row is None or turn.index >= len(row.messages):
-        return "conversation_dropped"
-    if row.split != "train":
-        return "held_out"
-    if turn.label not in config.labels:
-        return "other_label"
-    return None if turn.user_id in personas else "no_persona"
+    reason = unusable(turn, row, config.labels, personas)
+    if reason is not None or row is None:
+        return reason
+    return None if turn.index < len(row.messages) else "conversation_dropped"
 
 
-def _request(turn: Turn, conversations: Mapping[str, Conversation], personas: Mapping[str, str]) -> Request:
-    return Request(turn.id, context_of(conversations[turn.conversation_id], turn.index), personas[turn.user_id])
+def _request(turn: Turn, conversations: Mapping[str, Conversation], personas: Personas) -> Request:
+    row = conversations[turn.conversation_id]
+    return Request(turn.id, context_of(row, turn.index), personas.of(row))
