@@ -1,4 +1,9 @@
-"""The KFP component of persona: argv only."""
+"""The KFP component of persona: argv only.
+
+An earlier run's personas are not among its inputs, since no pipeline passes them yet and what is not given has to be
+left out of the argv: KFP's local runner does so for IfPresentPlaceholder, servers for artifacts only since 2.17.1
+(kubeflow/pipelines 14175), and every run of every recipe would depend on it.
+"""
 
 from kfp import dsl
 
