@@ -27,6 +27,7 @@ PROMPTS: dict[str, dict[str, object]] = {
     "classify/meaningful.j2": {"user_messages": f"Shorter, please.\n\n{ODD}"},
     "persona/prompt.j2": {"max_points": 5, "user_message_history": f"Name a fruit.\n\n{ODD}"},
     "persona/update.j2": {"max_points": 5, "points": "- short\n- formal", "user_message_history": ODD},
+    "reconstruct/follow_up.j2": {"request": "Name a fruit.", "answer": "Fig.", "follow_up": ODD},
     "rewrite/prompt.j2": {"user_response": ODD},
     "evaluate/personalization.j2": {**JUDGED, "persona": "- short"},
     "evaluate/instruction_following.j2": JUDGED,
