@@ -33,9 +33,9 @@ class Manifest:
     """Counts, lineage and figures of one stage's output.
 
     ``funnel`` holds the rows of every stage upstream and, last, the stage's own, so that any output can tell where the
-    data went; ``notes`` and ``settings`` (stage to config) are inherited in the same way. ``users`` counts the users that
-    ``users.parquet`` beside the rows lists. ``inputs`` are content digests; ``created_at`` and ``seconds`` are the only
-    fields that two equal runs differ in.
+    data went; ``notes`` and ``settings`` (stage to config) are inherited in the same way. ``users`` counts the users
+    that ``users.parquet`` beside the rows lists. ``inputs`` are content digests; ``created_at`` and ``seconds`` are the
+    only fields that two equal runs differ in.
     """
 
     stage: str
@@ -57,6 +57,11 @@ class Manifest:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     users: int = 0
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The inputs without the secrets."""
+        return {name: found for name, found in self.inputs.items() if not name.startswith("RLHI_")}
 
     def save(self, folder: Path) -> None:
         """Writes the manifest into a folder that is otherwise complete."""

@@ -47,10 +47,21 @@ def list_files(source: str) -> list[SourceFile]:
     return readable
 
 
-def source_digest(source: str) -> str:
-    """Names and contents of the files; for remote files names, sizes and times, since reading them all is not free."""
+def content_digest(uri: str) -> str:
+    """Names and contents of what lies at ``uri``, whatever it is; the empty string for an empty ``uri``.
+
+    For remote files names, sizes and times, since reading them all is not free.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if not uri:
+        return ""
+    files = _expand(uri)
+    if not files:
+        raise InputError(f"{uri}: no such file or folder, or an empty one")
     total = hashlib.sha256()
-    for file in list_files(source):
+    for file in files:
         total.update(file.name.encode() + b"\0")
         if isinstance(file.filesystem, fs.LocalFileSystem):
             with open(file.path, "rb") as opened:
@@ -59,6 +70,22 @@ def source_digest(source: str) -> str:
             info = file.filesystem.get_file_info(file.path)
             total.update(f"{info.size} {info.mtime_ns}".encode())
     return digest(total.digest())
+
+
+def read_text(uri: str) -> str:
+    """The text of one file, local or on S3.
+
+    Raises:
+        InputError: there is no such file, or it is no text.
+    """
+    files = _expand(uri)
+    if len(files) != 1:
+        raise InputError(f"{uri}: {'no such file' if not files else f'{len(files)} files, expected one'}")
+    try:
+        with files[0].filesystem.open_input_stream(files[0].path) as opened:
+            return bytes(opened.read()).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{uri}: cannot be read as text: {error}") from None
 
 
 def _expand(source: str) -> list[SourceFile]:
