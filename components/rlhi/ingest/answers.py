@@ -35,6 +35,7 @@ _UNITS = {
 }  # no single letters as forms: 5m can be a product
 UNITS = {form: unit for unit, forms in _UNITS.items() for form in forms.split()}
 _REWRITTEN = [
+    (r",\\!\s*", ","),
     (r"(?<!\\)\$|\\[()\[\]]", ""),
     (r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;!:>]", ""),
     (r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r"\1"),
@@ -55,7 +56,7 @@ _FRACTION = r"(?:\\frac\{(-?\d+)\}\{(-?\d+)\}|(?<!\d)(\d+)/(\d+))"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)(?P<mixed>\d+ ?(?=\\frac|\d+/))?{_FRACTION}|(?P<decimal>[+-]?(?:\d+(?:\.\d*)?|\.\d+))", re.ASCII
 )
-_NAMED = re.compile(r"([a-zA-Z](?:\([a-zA-Z]\))?)(?:=|\\in)([^=]+)")
+_NAMED = re.compile(r"([a-zA-Z](?:\([a-zA-Z]\))?)(?:=|\\in(?![a-zA-Z]))([^=]+)")
 _OPEN, _CLOSE = "([{", ")]}"
 
 
