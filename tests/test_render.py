@@ -24,6 +24,12 @@ JUDGED: dict[str, object] = {
 PROMPTS: dict[str, dict[str, object]] = {
     "persona_guided.j2": {"persona": f"- short\n- {ODD}"},
     "classify/prompt.j2": {"initial_request": "Name a fruit.", "current_request": ODD},
+    "ingest/reasoning_request.j2": {"problem": ODD},
+    "ingest/reasoning_comment.j2": {
+        "place": f"the part that begins with “{ODD}”",
+        "answer_is_right": True,
+        "wording": 7,
+    },
     "persona/prompt.j2": {"max_points": 5, "user_message_history": f"Name a fruit.\n\n{ODD}"},
     "rewrite/prompt.j2": {"user_response": ODD},
     "evaluate/personalization.j2": {**JUDGED, "persona": "- short"},

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhi.errors import InputError
 from rlhi.ingest.wildchat import read_rows
@@ -113,3 +115,23 @@ def test_digest_follows_content_and_not_place(tmp_path: Path) -> None:
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(InputError, match="gs://bucket: unknown scheme"):
         list_files("gs://bucket")
+
+
+@pytest.mark.parametrize("source", ["s3:///logs", "s3://my logs/x.jsonl", "s3://b\0/x", "a\0b", "half \ud83d.jsonl"])
+def test_what_can_be_no_address_is_one_clear_line(source: str) -> None:
+    with pytest.raises(InputError, match="cannot be listed"):
+        list_files(source)
+
+
+def test_file_whose_name_holds_brackets_is_itself_before_it_is_a_pattern(tmp_path: Path) -> None:
+    for name in ("log[1].jsonl", "log1.jsonl"):
+        (tmp_path / name).write_text("{}")
+    assert [file.name for file in list_files(f"{tmp_path}/log[1].jsonl")] == ["log[1].jsonl"]
+    assert [file.name for file in list_files(f"{tmp_path}/log[12].jsonl")] == ["log1.jsonl"]
+
+
+@given(st.text(st.sampled_from("ab[]*?./:\\{}!-~ \0\ud83d") | st.characters(), max_size=12))
+def test_any_source_is_listed_or_an_input_error(text: str) -> None:
+    source = f"nowhere/{text.lstrip('/').replace('..', '.').replace('**', '*')}"
+    with pytest.raises(InputError):
+        list_files(source)

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -91,15 +92,15 @@ def read_text(uri: str) -> str:
 def _expand(source: str) -> list[SourceFile]:
     try:
         filesystem, path = _open(source)
-        if any(mark in source for mark in "*?["):
+        if any(mark in source for mark in "*?[") and not os.path.exists(path):  # a name may hold brackets
             return _matching(filesystem, path)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.Directory:
             selector = fs.FileSelector(path, recursive=True)
             return _files(filesystem, filesystem.get_file_info(selector))
         return _files(filesystem, [info])
-    except OSError as error:
-        raise InputError(f"{source}: cannot be listed: {error}") from None
+    except (OSError, ValueError) as error:  # Arrow's name for an address that cannot be one is a ValueError
+        raise InputError(f"{source!r}: cannot be listed: {error}") from None
 
 
 def _open(source: str) -> tuple[fs.FileSystem, str]:
