@@ -23,7 +23,7 @@ from rlhi.sample.component import sample
 def build(recipe: Recipe) -> Any:
     """The KFP pipeline of ``recipe``.
 
-    It takes ``source``, the URI of the raw logs, and ``forget``, that of a file of user ids to leave out, none if empty.
+    It takes ``source``, the URI of the raw logs, and ``forget``, that of a file of user ids to leave out (or none).
     """
 
     @dsl.pipeline(name=recipe.name, description=recipe.summary, display_name=recipe.name)  # type: ignore[untyped-decorator]

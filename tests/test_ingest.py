@@ -18,10 +18,11 @@ from rlhi.artifacts import Output
 from rlhi.cli import main
 from rlhi.config import Secret
 from rlhi.errors import InputError
+from rlhi.ingest.config import IngestConfig
 from rlhi.ingest.identity import Hasher
 from rlhi.ingest.ledger import is_evaluated
 from rlhi.ingest.mapping import Mapping
-from rlhi.ingest.stage import IngestConfig, run
+from rlhi.ingest.stage import run
 from rlhi.records import Conversation, Dropped, Message, from_table
 from tests.rows import START
 

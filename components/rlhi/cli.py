@@ -108,7 +108,7 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
     if output is None:
         raise TypeError(f"{stage}.run has no Output parameter")
     config = _config(stage, given)
-    return Call(stage, _module(stage).run, inputs, uris, secrets, output[0], output[1], config)
+    return Call(stage, _module(stage).run, inputs, uris, output[0], output[1], config, secrets)
 
 
 def _config(stage: str, given: dict[str, Any]) -> StageConfig:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ class Call:
     run: Callable[..., None]
     inputs: Mapping[str, Input[Any]]
     uris: Mapping[str, str]
-    secrets: Mapping[str, Secret]
     output_name: str
     output: Output[Any]
     config: StageConfig
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
 def execute(call: Call, executor_input: str | None = None) -> Manifest:

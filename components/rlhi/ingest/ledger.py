@@ -5,12 +5,12 @@ The ledger holds a few numbers per row and no text, so that a million conversati
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from rlhi.caps import beyond
 from rlhi.config import digest
+from rlhi.ingest.config import IngestConfig
 from rlhi.records import Reason, Split
 
 SPLITS: tuple[Split, ...] = ("train", "reference", "held-out")
@@ -26,23 +26,6 @@ REASONS: tuple[Reason, ...] = (
     "conversation_cap",
     "user_cap",
 )
-
-
-class Limits(Protocol):
-    """What is asked of the rows; `rlhi.ingest.stage.IngestConfig` is one."""
-
-    seed: int
-    max_turns: int
-    min_conversations: int
-    max_conversations: int
-    eval_share: float
-    eval_min_conversations: int
-    held_out: int
-    drop_toxic: bool
-    drop_redacted: bool
-    drop_duplicates: bool
-    newest: int | None
-    max_users: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +60,7 @@ class Decision:
     split: np.ndarray
 
 
-def decide(ledger: Ledger, limits: Limits, near_duplicates: NearDuplicates | None = None) -> Decision:
+def decide(ledger: Ledger, config: IngestConfig, near_duplicates: NearDuplicates | None = None) -> Decision:
     """Drops row after row in the order of `REASONS`, then splits what is left.
 
     Conversations per user are counted after language and Midjourney prompts and before everything else (C.1, 3 and 4).
@@ -86,28 +69,28 @@ def decide(ledger: Ledger, limits: Limits, near_duplicates: NearDuplicates | Non
     left = _Left(len(ledger))
     left.drop(_repeats(ledger.id), "duplicate_id")
     counts = left.per_user(ledger)
-    left.drop(counts > limits.max_conversations, "too_many_conversations")
-    left.drop(counts < limits.min_conversations, "too_few_conversations")
-    left.drop(ledger.turns > limits.max_turns, "too_many_turns")
-    if limits.drop_toxic:
+    left.drop(counts > config.max_conversations, "too_many_conversations")
+    left.drop(counts < config.min_conversations, "too_few_conversations")
+    left.drop(ledger.turns > config.max_turns, "too_many_turns")
+    if config.drop_toxic:
         left.drop(ledger.toxic, "toxic")
-    if limits.drop_redacted:
+    if config.drop_redacted:
         left.drop(ledger.redacted, "redacted")
-    if limits.drop_duplicates:
+    if config.drop_duplicates:
         left.drop(left.only(_repeats(ledger.text[left.places])), "duplicate")
     if near_duplicates is not None:
         left.drop(left.only(near_duplicates(left.places)), "near_duplicate")
-    if limits.newest is not None:
-        left.drop(left.only(_age(ledger, left.places) >= limits.newest), "conversation_cap")
-    evaluated = np.array([is_evaluated(user, limits) for user in ledger.users], bool)[ledger.user]
-    left.drop(evaluated & (left.per_user(ledger) < limits.eval_min_conversations), "too_few_conversations")
-    left.drop(_others(ledger, left.places, limits)[ledger.user], "user_cap")
-    return Decision(left.reason, _split(ledger, left.places, evaluated, limits.held_out))
+    if config.newest is not None:
+        left.drop(left.only(_age(ledger, left.places) >= config.newest), "conversation_cap")
+    evaluated = np.array([is_evaluated(user, config) for user in ledger.users], bool)[ledger.user]
+    left.drop(evaluated & (left.per_user(ledger) < config.eval_min_conversations), "too_few_conversations")
+    left.drop(_others(ledger, left.places, config)[ledger.user], "user_cap")
+    return Decision(left.reason, _split(ledger, left.places, evaluated, config.held_out))
 
 
-def is_evaluated(user: str, limits: Limits) -> bool:
+def is_evaluated(user: str, config: IngestConfig) -> bool:
     """Whether a user, by the source's id, is kept for evaluation; depends on nothing but the id and the seed."""
-    return int(digest(f"split {limits.seed} {user}"), 16) < limits.eval_share * 16**16
+    return int(digest(f"split {config.seed} {user}"), 16) < config.eval_share * 16**16
 
 
 class _Left:
@@ -154,11 +137,11 @@ def _age(ledger: Ledger, places: np.ndarray) -> np.ndarray:
     return age
 
 
-def _others(ledger: Ledger, places: np.ndarray, limits: Limits) -> np.ndarray:
+def _others(ledger: Ledger, places: np.ndarray, config: IngestConfig) -> np.ndarray:
     """True for the users (u) beyond the number that is taken."""
     names = {ledger.users[place]: place for place in np.unique(ledger.user[places]).tolist()}
     mask = np.zeros(len(ledger.users), bool)
-    mask[[names[name] for name in beyond(names, limits.max_users, limits.seed)]] = True
+    mask[[names[name] for name in beyond(names, config.max_users, config.seed)]] = True
     return mask
 
 

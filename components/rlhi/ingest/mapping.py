@@ -118,7 +118,7 @@ def parse(row: object, mapping: Mapping) -> RawRow | Reason:
         key=_name(row, mapping.id),
         user=_name(row, mapping.user),
         user_agent=_name(row, mapping.user_agent),
-        timestamp=next((when for value in _found(row, mapping.time) if (when := _time(value))), None),
+        timestamp=next((when for value in _found(row, mapping.time) if (when := to_time(value))), None),
         model=_name(row, mapping.model),
         language=_name(row, mapping.language),
         toxic=_flag(row, mapping.toxic),
@@ -221,7 +221,7 @@ def _flag(row: Fields[str, Any], paths: tuple[str, ...]) -> bool | None:
     return next((value for value in _found(row, paths) if isinstance(value, bool)), None)
 
 
-def _time(value: object) -> datetime | None:
+def to_time(value: object) -> datetime | None:
     try:
         if isinstance(value, str) and not value.isdecimal():
             value = datetime.fromisoformat(value.strip())

@@ -136,15 +136,15 @@ def _parquet_rows(file: SourceFile) -> Iterator[tuple[int, object]]:
 
 
 def _json_rows(file: SourceFile) -> Iterator[tuple[int, object]]:
-    """One JSON value a line; a file that is one JSON list, its items. Numbered by line or item, blank lines are none."""
+    """One JSON value a line, blank lines are none; of a ``.json`` that is one value over many lines, the items."""
     with file.filesystem.open_input_stream(file.path, compression=None) as raw:
         buffered: Any = io.BufferedReader(raw)
         lines = gzip.GzipFile(fileobj=buffered) if file.path.endswith(".gz") else buffered
         first = lines.readline()
         _refuse_pointer(first, file)
-        if first.lstrip().startswith(b"[") and file.path.endswith(".json"):
-            found = _load(first + lines.read())
-            yield from enumerate(found if isinstance(found, list) else [], start=1)
+        if file.path.endswith(".json") and _load(first) is None:
+            whole = _load(first + lines.read())
+            yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
         else:
             numbered = enumerate((line for part in ([first], lines) for line in part), start=1)
             yield from ((number, _load(line)) for number, line in numbered if line.strip())

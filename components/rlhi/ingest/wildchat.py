@@ -94,7 +94,7 @@ def _keys(batch: pa.RecordBatch, turns: pa.StructArray, offsets: np.ndarray) -> 
     parts = [_texts(batch, "conversation_hash")]
     if "turn_identifier" in _fields(turns):
         parts.append(_of_first(turns, "turn_identifier", offsets).cast(pa.string()))
-    joined = pc.binary_join_element_wise(*parts, " ", null_handling="skip")
+    joined = pc.utf8_trim(pc.binary_join_element_wise(*(pc.fill_null(part, "") for part in parts), " "), " ")
     return pc.if_else(pc.equal(joined, ""), None, joined)
 
 
