@@ -3,9 +3,9 @@
     python benchmarks/ingest.py            200,000 conversations (about 1 GB, made in a temporary folder)
     python benchmarks/ingest.py --full     1,000,000
 
-Decoding alone is what cannot be avoided: the same columns out of Parquet into Arrow, on one core, and thrown away. Every
-figure is of a process of its own; the three take turns, and of each the median round is told. `ratio_to_decode` compares
-wall time; `cpu_ratio_to_decode` the CPU time of all threads, in which reading ahead gains nothing.
+Decoding alone is what cannot be avoided: the same columns out of Parquet into Arrow, on one core, and thrown away.
+Every figure is of a process of its own; the three take turns, and of each the median round is told. `ratio_to_decode`
+compares wall time; `cpu_ratio_to_decode` the CPU time of all threads, in which reading ahead gains nothing.
 """
 
 import argparse
@@ -91,15 +91,19 @@ def ingest(data: Path) -> Callable[[], int]:
     """The stage with its default settings: filters, redaction, split, Parquet on disk."""
     from rlhi.artifacts import Output
     from rlhi.config import Secret
-    from rlhi.ingest.stage import IngestConfig, run
+    from rlhi.ingest.config import IngestConfig
+    from rlhi.ingest.stage import run
     from rlhi.progress import silent
     from rlhi.records import Conversation
 
     def way() -> int:
-        with tempfile.TemporaryDirectory(prefix="rlhi-benchmark-") as folder, silent():
-            with Output(Path(folder) / "out", Conversation) as output:
-                run(str(data), output, IngestConfig(), Secret("benchmark"))
-                return output.rows_in
+        with (
+            silent(),
+            tempfile.TemporaryDirectory(prefix="rlhi-benchmark-") as folder,
+            Output(Path(folder) / "out", Conversation) as output,
+        ):
+            run(str(data), output, IngestConfig(), Secret("benchmark"))
+            return output.rows_in
 
     return way
 

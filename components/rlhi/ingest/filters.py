@@ -27,20 +27,20 @@ def row_filters(
     ``forgotten`` tells of users (n) whether they are; ``untimed`` keeps rows without a time.
     """
     tests: list[tuple[Reason, Test]] = [
-        ("not_a_record", lambda frame, talk: talk.lengths == 0),
-        ("unknown_role", lambda frame, talk: talk.any(~_true(pc.is_in(talk.role, pa.array(ROLES))))),
-        ("null_content", lambda frame, talk: talk.any(_true(talk.content.is_null()))),
-        ("no_user_message", lambda frame, talk: ~talk.any(_said(talk, "user"))),
+        ("not_a_record", lambda _, talk: talk.lengths == 0),
+        ("unknown_role", lambda _, talk: talk.any(~_true(pc.is_in(talk.role, pa.array(ROLES))))),
+        ("null_content", lambda _, talk: talk.any(_true(talk.content.is_null()))),
+        ("no_user_message", lambda _, talk: ~talk.any(_said(talk, "user"))),
         ("repeated_role", _repeated),
         ("empty_message", _empty),
-        ("no_answer", lambda frame, talk: ~talk.any(_said(talk, "assistant"))),
-        ("no_user_id", lambda frame, talk: ~_true(pc.greater(pc.binary_length(frame.user), 0))),
+        ("no_answer", lambda _, talk: ~talk.any(_said(talk, "assistant"))),
+        ("no_user_id", lambda frame, _: ~_true(pc.greater(pc.binary_length(frame.user), 0))),
     ]
     if not untimed:
-        tests.append(("no_timestamp", lambda frame, talk: _true(frame.time.is_null())))
-    tests.append(("forgotten", lambda frame, talk: forgotten(frame.user)))
+        tests.append(("no_timestamp", lambda frame, _: _true(frame.time.is_null())))
+    tests.append(("forgotten", lambda frame, _: forgotten(frame.user)))
     if language is not None:
-        tests.append(("language", lambda frame, talk: ~_true(pc.equal(frame.language, language))))
+        tests.append(("language", lambda frame, _: ~_true(pc.equal(frame.language, language))))
     return (*tests, ("midjourney", _midjourney))
 
 
@@ -71,7 +71,7 @@ def _repeated(frame: Frame, talk: Talk) -> np.ndarray:
     return np.bincount(row[wrong], minlength=len(frame)) > 0
 
 
-def _empty(frame: Frame, talk: Talk) -> np.ndarray:
+def _empty(_: Frame, talk: Talk) -> np.ndarray:
     blank = pc.or_(pc.utf8_is_space(talk.content), pc.equal(pc.binary_length(talk.content), 0))
     return talk.any(_true(blank))
 

@@ -19,8 +19,8 @@ TIME = pa.timestamp("us", tz="UTC")
 class Frame:
     """``n`` rows with ``m`` messages in all. Any value may be null but in ``place``.
 
-    ``place`` names the row by file and number, ``key`` by its identity in the source; ``messages`` is a list of structs of
-    role and content, empty where the row is no conversation.
+    ``place`` names the row by file and number, ``key`` by its identity in the source; ``messages`` is a list of structs
+    of role and content, empty where the row is no conversation.
     """
 
     place: pa.StringArray

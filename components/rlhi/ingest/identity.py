@@ -1,7 +1,7 @@
 """Ids that say nothing of the source: what it calls a user or a conversation is hashed with the run's salt.
 
-The same salt gives the same ids, so that runs over the same logs fit together; who does not have the salt cannot find out
-whose rows these are, not even by hashing every address there is.
+The same salt gives the same ids, so that runs over the same logs fit together; who does not have the salt cannot find
+out whose rows these are, not even by hashing every address there is.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from rlhi.sources import read_text
 
 ID_DIGITS = 16
 UNSALTED = (
-    "Ids are hashed without a secret: who knows a source id can find its rows. Set RLHI_SALT, for instance to the output "
-    "of 'openssl rand -hex 32', and keep it."
+    "Ids are hashed without a secret: who knows a source id can find its rows. Set RLHI_SALT, for instance to what "
+    "'openssl rand -hex 32' prints, and keep it."
 )
 
 

@@ -127,7 +127,7 @@ def _repeats(keys: np.ndarray) -> np.ndarray:
 
 
 def _age(ledger: Ledger, places: np.ndarray) -> np.ndarray:
-    """For each of the rows at ``places``: how many of its user's rows among them are newer; ties by id, then by order."""
+    """For each of the rows at ``places``: how many of its user's rows among them are newer. Ties go by id."""
     order = np.lexsort((ledger.id[places], ledger.time[places], ledger.user[places]))[::-1]
     users = ledger.user[places][order]
     begins = np.flatnonzero(np.append(True, users[1:] != users[:-1])[: len(users)])

@@ -222,6 +222,7 @@ def _flag(row: Fields[str, Any], paths: tuple[str, ...]) -> bool | None:
 
 
 def to_time(value: object) -> datetime | None:
+    """A time in UTC, from ISO 8601 or seconds or milliseconds since 1970; null where it is none."""
     try:
         if isinstance(value, str) and not value.isdecimal():
             value = datetime.fromisoformat(value.strip())

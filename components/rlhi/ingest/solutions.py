@@ -1,4 +1,4 @@
-"""The reasoning arm's data as conversations: each a problem, a solution with an error, and a user who says where (C.3)."""
+"""The reasoning arm as conversations: a problem, a solution with an error, and a user who says where (C.3)."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,14 +1,14 @@
 """Turns raw chat logs into conversations with users, personal data removed, and a split.
 
-Reads WildChat (1M and 4.8M, Parquet or JSONL), chat logs of any shape by a mapping, and for the reasoning arm PRM800K and
-CHAMP (C.3). A source is read once; what must be known of all rows before one can be judged is a few numbers each, and the
-texts wait on disk, so that memory stays flat.
+Reads WildChat (1M and 4.8M, Parquet or JSONL), chat logs of any shape by a mapping, and for the reasoning arm PRM800K
+and CHAMP (C.3). A source is read once; what must be known of all rows before one can be judged is a few numbers each,
+and the texts wait on disk, so that memory stays flat.
 
 Rows leave in this order: broken ones, users who asked to be forgotten, language, Midjourney prompts (C.1, 1 and 2);
-repeated ids; users with too many or too few conversations, counted here, which C.1 leaves open (3 and 4); too many turns
-(5); by choice what the source flags as toxic or redacted; exact and by choice near duplicates; by choice all but a user's
-newest conversations; evaluation users with too little history; by choice all but some users. Users with "meaningful
-feedback" (6) take a model: see `rlhi.classify`.
+repeated ids; users with too many or too few conversations, counted here, which C.1 leaves open (3 and 4); too many
+turns (5); by choice what the source flags as toxic or redacted; exact and by choice near duplicates; by choice all but
+a user's newest conversations; evaluation users with too little history; by choice all but some users. Users with
+"meaningful feedback" (6) take a model: see `rlhi.classify`.
 
 Ids are hashed with a salt, so that the output holds no id of the source. Users are split by the hash of the source's id
 and the seed, so that neither new data nor another order moves anybody; the last conversations of an evaluation user are
@@ -45,6 +45,7 @@ from rlhi.progress import bar
 from rlhi.records import Conversation, schema
 
 ROWS = schema(Conversation)
+NO_SALT = Secret("")
 REASONING: tuple[Kind, ...] = ("prm800k", "champ")
 
 
@@ -52,7 +53,7 @@ def run(
     source: Annotated[str, "Raw logs: a file, a folder or a glob, local or s3://."],
     conversations: Output[Conversation],
     config: IngestConfig,
-    salt: Secret = Secret(""),
+    salt: Secret = NO_SALT,
     forget: Annotated[str, "File of user ids, one a line, whose rows are left out; the source's ids or ours."] = "",
 ) -> None:
     """Reads ``source`` and writes the conversations that stay.
