@@ -1,8 +1,8 @@
 """Makes a dataset with WildChat-1M's schema and proportions, all of it invented: words drawn at random.
 
 What is kept from the real one: the columns (moderation as well, so that a reader shows whether it leaves them on
-disk), Snappy with row groups of 1,000, users with a long tail, 2.54 turns and some 6,000 characters a conversation, half of
-it English, Midjourney prompts, and a message in fifty that holds an address, a number or a key.
+disk), Snappy with row groups of 1,000, users with a long tail, 2.54 turns and some 5,000 characters a conversation,
+half of it English, Midjourney prompts, and a message in fifty that holds an address, a number or a key.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m pipelines`: list the recipes, run one on this machine, compile one for a cluster."""
+"""`python -m pipelines`: list the recipes, run one on this machine, compile one for a cluster, forget a user."""
 
 import argparse
 import os
@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipelines import listing, recipes, summary
+from pipelines import erasure, listing, recipes, summary
 from pipelines.recipes import Recipe
 from rlhi import tracking
+from rlhi.config import secret_variable
 from rlhi.errors import InputError
+from rlhi.ingest.identity import read_users
 from rlhi.sources import list_files
 
 if TYPE_CHECKING:
@@ -26,6 +28,13 @@ What is done is kept in DIR/store by content: run the same again, or another rec
 examples:
   python -m pipelines run user-guided-rewrites --source logs.jsonl --work out
   python -m pipelines run user-based-rewards --source 's3://bucket/logs/*.parquet' --work out --set sample.n=8
+"""
+FORGET_HELP = """\
+Shows which outputs in DIR hold rows of the users that FILE names, one id a line: the source's ids or the hashed ones.
+With --yes those outputs are deleted, and the users are added to DIR/forget.txt, whom every later run in DIR leaves
+out. What was computed from their rows, models included, is computed again without them by the next run.
+
+MLflow keeps copies of reports and pictures: delete its runs of this folder too.
 """
 SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
 
@@ -42,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 on success, 1 when a stage failed, 2 after one line on bad input, 130 when interrupted."""
     try:
         given = parser().parse_args(argv)
-        commands = {"list": _list, "run": _run, "compile": _compile}
+        commands = {"list": _list, "run": _run, "compile": _compile, "forget": _forget}
         return commands[given.command](given)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -66,6 +75,15 @@ def parser() -> argparse.ArgumentParser:
     compiled = commands.add_parser("compile", help="Write a recipe as a pipeline that a KFP server takes.")
     _add_recipe(compiled)
     compiled.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="The YAML file to write.")
+    forget = commands.add_parser(
+        "forget",
+        help="Find and delete what a run folder holds of some users.",
+        description=FORGET_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    forget.add_argument("users", metavar="FILE", help="User ids, one a line.")
+    forget.add_argument("--work", metavar="DIR", type=Path, required=True, help="The folder of the runs.")
+    forget.add_argument("--yes", action="store_true", help="Delete; without it, they are only shown.")
     return made
 
 
@@ -78,6 +96,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         choices=("process", "docker"),
         default="process",
         help="Stages as processes of this Python, or in their images over Docker or podman. [process]",
+    )
+    run.add_argument(
+        "--forget", metavar="FILE", default="", help="User ids, one a line, whose rows are left out: see 'forget'."
     )
     run.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
 
@@ -107,7 +128,8 @@ def _compile(given: argparse.Namespace) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     """Checks everything, then runs, then tells."""
-    recipe, source = _recipe(given), _source(given.source)
+    recipe, source, forget = _recipe(given), _source(given.source), _absolute(given.forget)
+    read_users(forget)
     from pipelines import graph, local
 
     pipeline = graph.build(recipe)
@@ -116,18 +138,36 @@ def _run(given: argparse.Namespace) -> int:
 
         containers.check_images(local.images(pipeline))
     work = _work(given.work)
+    forget = erasure.listed(work, forget)
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
     env = {"RLHI_STORE": str(work / "store"), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
-    place = local.Place(work, given.runner, [*_local_paths(source), *_local_paths(_model(given.model or ""))], env)
+    env[secret_variable("salt")] = erasure.salt_of(work)
+    read = [path for each in (source, forget, _model(given.model or "")) for path in _local_paths(each)]
+    place = local.Place(work, given.runner, read, env)
     progress = local.Progress(summary.console(), work, len(recipe.stages))
     succeeded = False
     try:
-        local.run(pipeline, {"source": source}, place, progress)
+        local.run(pipeline, {"source": source, "forget": forget}, place, progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
         tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)
     return _tell(progress, work, uri)
+
+
+def _forget(given: argparse.Namespace) -> int:
+    """Shows, and with --yes deletes, what is held of some users."""
+    work, users = _work(given.work), read_users(_absolute(given.users))
+    found = erasure.holding(work, users)
+    lines = erasure.table(found, work) or [f"{work}: no output holds rows of these users"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    if given.yes:
+        erasure.remove(found)
+        kept = erasure.remember(work, users)
+        sys.stdout.write(f"deleted {len(found)} outputs; later runs leave out who is listed in {kept}\n")
+    elif found:
+        sys.stdout.write("nothing is deleted yet: give --yes\n")
+    return 0
 
 
 def _recipe(given: argparse.Namespace) -> Recipe:
@@ -145,9 +185,13 @@ def _source(uri: str) -> str:
     Raises:
         InputError: nothing that can be read is there.
     """
-    source = uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    source = _absolute(uri)
     list_files(source)
     return source
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri or not uri else os.path.abspath(os.path.expanduser(uri))
 
 
 def _work(folder: Path) -> Path:

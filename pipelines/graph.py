@@ -21,11 +21,14 @@ from rlhi.sample.component import sample
 
 
 def build(recipe: Recipe) -> Any:
-    """The KFP pipeline of ``recipe``; it takes one parameter, ``source``, the URI of the raw logs."""
+    """The KFP pipeline of ``recipe``.
+
+    It takes ``source``, the URI of the raw logs, and ``forget``, that of a file of user ids to leave out (or none).
+    """
 
     @dsl.pipeline(name=recipe.name, description=recipe.summary, display_name=recipe.name)  # type: ignore[untyped-decorator]
-    def pipeline(source: str) -> None:
-        conversations = _step(recipe, ingest, source=source)
+    def pipeline(source: str, forget: str = "") -> None:
+        conversations = _step(recipe, ingest, source=source, forget=forget)
         turns = _step(recipe, classify, conversations=conversations)
         personas = _step(recipe, persona, conversations=conversations)
         read = conversations

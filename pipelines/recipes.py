@@ -14,7 +14,7 @@ from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig, 
 from rlhi.dpo.stage import DpoConfig
 from rlhi.errors import InputError
 from rlhi.evaluate.stage import EvaluateConfig
-from rlhi.ingest.stage import IngestConfig
+from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
 from rlhi.reconstruct.stage import ReconstructConfig
 from rlhi.reward.stage import RewardConfig

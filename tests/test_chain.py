@@ -46,7 +46,8 @@ class Run:
     def start(self) -> None:
         config: dict[str, Any] = {"eval_share": 0.4, "eval_min_conversations": 4, "held_out": 2}
         self.stage("ingest", "conversations", config, source=self.write_logs())
-        self.stage("classify", "turns", {"engine": self.engine, "calibrate": True}, conversations="ingest")
+        config = {"engine": self.engine, "calibrate": True, "meaningful_feedback": False}
+        self.stage("classify", "turns", config, conversations="ingest")
         config = {"engine": self.engine, "sampling": self.sampling, "history_tokens": 1000}
         self.stage("persona", "personas", config, conversations="ingest")
 

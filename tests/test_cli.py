@@ -2,19 +2,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhi.cli import STAGES, bind, main, overview, parser
-from rlhi.config import as_dict
 from rlhi.manifest import load
 from rlhi.persona.stage import PersonaConfig
 from tests.test_artifacts import made
 from tests.test_config import CONFIGS
-from tests.test_ingest import row, write
+from tests.test_ingest import message, row, write
 
 WITHOUT = """
 import sys
@@ -31,12 +30,13 @@ for stage in STAGES:
 """
 
 
-def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{field.name}", value
 
 
 def test_help_lists_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +59,7 @@ def test_help_of_a_stage_names_every_setting_with_its_default(
     with pytest.raises(SystemExit, match="0"):
         main([stage, "--help"])
     shown = re.sub(r"VALUE\n? +", "VALUE ", capsys.readouterr().out)
-    for path, default in leaves(as_dict(config())):
+    for path, default in leaves(config()):
         assert re.search(rf"^  --{re.escape(path)} VALUE \S.* {re.escape(f'[{default}]')}$", shown, re.MULTILINE), path
 
 
@@ -70,7 +70,9 @@ def test_every_setting_has_a_description(stage: str) -> None:
 
 
 def test_flags_win_over_the_config(tmp_path: Path) -> None:
-    source = write(tmp_path / "log.jsonl", row("h1"), row("h2", language="French"))
+    source = write(
+        tmp_path / "log.jsonl", row("h1"), row("h2", said=[message("user", "Salut."), message("assistant", "Bonjour.")])
+    )
     out = tmp_path / "out"
     argv = ["ingest", "--source", source, "--conversations", str(out)]
     config = '{"min_conversations": 1, "eval_share": 0.5, "language": "French"}'

@@ -43,7 +43,7 @@ def test_compiled_pipeline_holds_the_stages_it_runs_and_their_configs(recipe: Re
     spec = compiled(recipe, tmp_path)
     assert spec["pipelineInfo"]["name"] == recipe.name
     assert set(spec["root"]["dag"]["tasks"]) == set(recipe.stages)
-    assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"source"}
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"source", "forget"}
     for stage, config in recipe.stages.items():
         command, name, *flags = argv_of(spec, stage)
         call = cli.bind(stage, cli.parser(stage).parse_args(flags))

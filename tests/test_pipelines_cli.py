@@ -37,6 +37,8 @@ def _in_a_folder_with_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("run no-filter --source ftp://host/logs --work out", "ftp://host/logs: unknown scheme"),
         ("run no-filter --source logs.jsonl --work logs.jsonl", "cannot be written (File exists)"),
         ("run no-filter --source logs.jsonl --work out --runner cloud", "invalid choice: 'cloud'"),
+        ("run no-filter --source logs.jsonl --work out --forget gone.txt", "gone.txt: no such file"),
+        ("forget gone.txt --work empty", "gone.txt: no such file"),
         ("compile no-filter -o graph.txt", "name the file graph.yaml"),
     ],
 )

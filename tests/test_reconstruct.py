@@ -176,7 +176,10 @@ def test_run_measures_the_check_where_it_is_made(check: bool, tmp_path: Path) ->
     config = ReconstructConfig(engine=engine, check_follow_up=check, method="generate")
     execute(Call("ingest", rows, {}, {}, "output", Output(tmp_path / "c", Conversation), config))
     execute(Call("classify", turns, {}, {}, "output", Output(tmp_path / "t", Turn), config))
-    inputs = {"conversations": Input(tmp_path / "c", Conversation), "turns": Input(tmp_path / "t", Turn)}
+    inputs: dict[str, Input[Any]] = {
+        "conversations": Input(tmp_path / "c", Conversation),
+        "turns": Input(tmp_path / "t", Turn),
+    }
     out: Output[Conversation] = Output(tmp_path / "out", Conversation)
     described = execute(Call("reconstruct", run, inputs, {}, "reconstructed", out, config))
     assert ("follow_up/unread" in described.metrics) == ("follow_ups" in described.notes) == check

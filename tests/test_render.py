@@ -25,6 +25,12 @@ PROMPTS: dict[str, dict[str, object]] = {
     "persona_guided.j2": {"persona": f"- short\n- {ODD}"},
     "classify/prompt.j2": {"initial_request": "Name a fruit.", "current_request": ODD},
     "classify/meaningful.j2": {"user_messages": f"Shorter, please.\n\n{ODD}"},
+    "ingest/reasoning_request.j2": {"problem": ODD},
+    "ingest/reasoning_comment.j2": {
+        "place": f"the part that begins with “{ODD}”",
+        "answer_is_right": True,
+        "wording": 7,
+    },
     "persona/prompt.j2": {"max_points": 5, "user_message_history": f"Name a fruit.\n\n{ODD}"},
     "persona/update.j2": {"max_points": 5, "points": "- short\n- formal", "user_message_history": ODD},
     "reconstruct/follow_up.j2": {"request": "Name a fruit.", "answer": "Fig.", "follow_up": ODD},

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rlhi.errors import InputError
-from rlhi.ingest.wildchat import read_rows
-from rlhi.sources import list_files, source_digest
+from rlhi.ingest.mapping import Mapping
+from rlhi.ingest.reader import open_source, read_frames
+from rlhi.sources import content_digest, list_files
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "conversations.jsonl"
 
@@ -83,10 +86,15 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return "s3://logs"
 
 
+def talks(source: str) -> list[object]:
+    found = open_source(source, None, Mapping())
+    return [talk for frame in read_frames(found, Mapping(), with_agent=False) for talk in frame.messages.to_pylist()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["", "/2024", "/2024/march.jsonl", "/2024/*.jsonl"])
 def test_conversations_are_read_from_s3_as_from_disk(bucket: str, where: str) -> None:
-    assert read_rows(bucket + where)[0] == read_rows(str(EXAMPLES))[0]
+    assert talks(bucket + where) == talks(str(EXAMPLES)) != []
 
 
 @pytest.mark.slow
@@ -105,11 +113,31 @@ def test_a_bucket_that_does_not_exist_is_named(s3: str, bucket: str) -> None:
 def test_digest_follows_content_and_not_place(tmp_path: Path) -> None:
     copy = tmp_path / EXAMPLES.name
     copy.write_bytes(EXAMPLES.read_bytes())
-    assert source_digest(str(copy)) == source_digest(str(EXAMPLES))
+    assert content_digest(str(copy)) == content_digest(str(EXAMPLES))
     copy.write_bytes(EXAMPLES.read_bytes() + b"\n")
-    assert source_digest(str(copy)) != source_digest(str(EXAMPLES))
+    assert content_digest(str(copy)) != content_digest(str(EXAMPLES))
 
 
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(InputError, match="gs://bucket: unknown scheme"):
         list_files("gs://bucket")
+
+
+@pytest.mark.parametrize("source", ["s3:///logs", "s3://my logs/x.jsonl", "s3://b\0/x", "a\0b", "half \ud83d.jsonl"])
+def test_what_can_be_no_address_is_one_clear_line(source: str) -> None:
+    with pytest.raises(InputError, match="cannot be listed"):
+        list_files(source)
+
+
+def test_file_whose_name_holds_brackets_is_itself_before_it_is_a_pattern(tmp_path: Path) -> None:
+    for name in ("log[1].jsonl", "log1.jsonl"):
+        (tmp_path / name).write_text("{}")
+    assert [file.name for file in list_files(f"{tmp_path}/log[1].jsonl")] == ["log[1].jsonl"]
+    assert [file.name for file in list_files(f"{tmp_path}/log[12].jsonl")] == ["log1.jsonl"]
+
+
+@given(st.text(st.sampled_from("ab[]*?./:\\{}!-~ \0\ud83d") | st.characters(), max_size=12))
+def test_any_source_is_listed_or_an_input_error(text: str) -> None:
+    source = f"nowhere/{text.lstrip('/').replace('..', '.').replace('**', '*')}"
+    with pytest.raises(InputError):
+        list_files(source)

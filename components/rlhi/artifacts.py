@@ -1,7 +1,7 @@
 """What a stage reads and writes: folders of Parquet parts, complete or absent.
 
-Beside the rows lie ``dropped/``, the rows that left, and ``users.parquet``, the users whose rows these are: so any output
-can answer whether it holds a given user.
+Beside the rows lie ``dropped/``, the rows that left, and ``users.parquet``, the users whose rows these are: so any
+output can answer whether it holds a given user.
 """
 
 import os
@@ -24,6 +24,7 @@ from rlhi.records import Dropped, from_table, schema, to_table
 R = TypeVar("R")
 PART = "part-00000.parquet"  # the first, and mostly the only one
 PART_BYTES = 256 << 20  # of rows in memory; a larger output becomes several parts
+GROUP_BYTES = 8 << 20
 USERS = "users.parquet"
 USERS_SCHEMA = pa.schema([pa.field("user_id", pa.string(), False), pa.field("rows", pa.int64(), False)])
 
@@ -178,11 +179,26 @@ class _Parts:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._fields = fields
+        self._waiting: list[pa.Table] = []
+        self._waiting_bytes = 0
         self._number = 0
         self._bytes = 0
         self._writer = self._open()
 
     def write(self, rows: pa.Table) -> None:
+        self._waiting.append(rows)
+        self._waiting_bytes += rows.nbytes
+        if self._waiting_bytes > GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        """Writes what waits as one row group."""
+        rows = pa.concat_tables([self._fields.empty_table(), *self._waiting])
+        self._waiting, self._waiting_bytes = [], 0
         if self._bytes > PART_BYTES:
             self._writer.close()
             self._number, self._bytes = self._number + 1, 0
@@ -190,13 +206,9 @@ class _Parts:
         self._writer.write_table(rows)
         self._bytes += rows.nbytes
 
-    def close(self) -> None:
-        self._writer.close()
-
     def _open(self) -> pq.ParquetWriter:
-        return pq.ParquetWriter(
-            self._folder / PART.replace("00000", f"{self._number:05d}"), self._fields, compression="zstd"
-        )
+        name = PART.replace("00000", f"{self._number:05d}")
+        return pq.ParquetWriter(self._folder / name, self._fields, compression="zstd")
 
 
 def user_rows(folder: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import inspect
 import logging
+import os
 import sys
 import types
 import typing
@@ -17,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 import rlhi
 from rlhi.artifacts import Input, Output
-from rlhi.config import StageConfig, as_dict, from_text, override, parse
+from rlhi.config import Secret, StageConfig, as_dict, from_text, override, parse, secret_variable
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
@@ -74,8 +75,9 @@ def parser(stage: str) -> argparse.ArgumentParser:
         prog=f"rlhi {stage}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     paths = made.add_argument_group("data")
+    defaults = inspect.signature(_module(stage).run).parameters
     for name, hint in _parameters(stage).items():
-        _add_path(paths, name, hint)
+        _add_path(paths, name, hint, defaults[name].default)
     settings = made.add_argument_group("settings (JSON values; the paper's where it gives one)")
     settings.add_argument(
         "--config", metavar="JSON", default="{}", help="Fields as one JSON object; flags win over it."
@@ -93,7 +95,7 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
         InputError: an unknown field, a value out of range, an input that is missing or not what the stage reads.
     """
     given = vars(flags)
-    inputs, scalars, output = {}, {}, None
+    inputs, uris, secrets, output = {}, {}, {}, None
     for name, annotated in _parameters(stage).items():
         hint, optional = _may_miss(annotated)
         origin, records = typing.get_origin(hint), typing.get_args(hint)
@@ -103,12 +105,14 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
             inputs[name] = Input(Path(given[name]), records[0])
         elif origin is Output:
             output = (name, Output(Path(given[name]).absolute(), records[0]))
+        elif hint is Secret:
+            secrets[name] = Secret(os.environ.get(secret_variable(name), ""))
         else:
-            scalars[name] = given[name]
+            uris[name] = given[name]
     if output is None:
         raise TypeError(f"{stage}.run has no Output parameter")
     config = _config(stage, given)
-    return Call(stage, _module(stage).run, inputs, scalars, output[0], output[1], config)
+    return Call(stage, _module(stage).run, inputs, uris, output[0], output[1], config, secrets)
 
 
 def _config(stage: str, given: dict[str, Any]) -> StageConfig:
@@ -132,7 +136,7 @@ def _merged(usual: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _add_path(group: Any, name: str, hint: Any) -> None:
+def _add_path(group: Any, name: str, hint: Any, default: Any) -> None:
     flag = f"--{name.replace('_', '-')}"
     hint, optional = _may_miss(hint)
     records = typing.get_args(hint)
@@ -143,13 +147,15 @@ def _add_path(group: Any, name: str, hint: Any) -> None:
         group.add_argument(
             flag, dest=name, required=True, metavar="FOLDER", help=f"Written: {records[0].__name__} rows."
         )
-    else:
-        group.add_argument(flag, dest=name, required=True, metavar="URI", help="File, folder or glob; local or s3://.")
+    elif hint is not Secret:
+        required = default is inspect.Parameter.empty
+        usual = None if required else default
+        group.add_argument(flag, dest=name, required=required, default=usual, metavar="URI", help=records[1])
 
 
 def _parameters(stage: str) -> dict[str, Any]:
     """The type of each parameter but the config; ``Input[R] | None`` is an input that need not be given."""
-    hints = typing.get_type_hints(_module(stage).run)
+    hints = typing.get_type_hints(_module(stage).run, include_extras=True)
     return {name: hints[name] for name in inspect.signature(_module(stage).run).parameters if name != "config"}
 
 

@@ -8,13 +8,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NewType, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from rlhi.errors import InputError
 
+# A run-time value of a stage that comes from the environment and is written down nowhere, but for a digest.
+Secret = NewType("Secret", str)
 CLOSED = ConfigDict(extra="forbid", validate_default=True)
 
 
@@ -72,6 +74,11 @@ class SamplingConfig:
     temperature: float = Field(default=0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
     top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
+
+
+def secret_variable(name: str) -> str:
+    """The environment variable that holds a `Secret`; in a manifest, the name of its digest."""
+    return f"RLHI_{name.upper()}"
 
 
 C = TypeVar("C")

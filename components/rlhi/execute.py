@@ -14,31 +14,32 @@ import shutil
 import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlhi import manifest, tracking
 from rlhi.artifacts import Input, Output, link_tree
-from rlhi.config import StageConfig, as_dict, as_json, digest
+from rlhi.config import Secret, StageConfig, as_dict, as_json, digest, secret_variable
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
-from rlhi.sources import source_digest
+from rlhi.sources import content_digest
 
 log = logging.getLogger("rlhi")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a stage, with everything it was given. ``scalars`` are run-time values such as a source URI."""
+    """One call of a stage, with everything it was given. ``uris`` are run-time values such as the source's."""
 
     stage: str
     run: Callable[..., None]
     inputs: Mapping[str, Input[Any]]
-    scalars: Mapping[str, str]
+    uris: Mapping[str, str]
     output_name: str
     output: Output[Any]
     config: StageConfig
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
 
 
 def execute(call: Call, executor_input: str | None = None) -> Manifest:
@@ -48,7 +49,8 @@ def execute(call: Call, executor_input: str | None = None) -> Manifest:
         InputError: bad input, or another output in the place of this one.
     """
     digests = {name: item.manifest.digest for name, item in call.inputs.items()}
-    digests |= {name: source_digest(value) for name, value in call.scalars.items()}
+    digests |= {name: content_digest(uri) for name, uri in call.uris.items() if uri}
+    digests |= {secret_variable(name): digest(f"{name} {value}") for name, value in call.secrets.items() if value}
     key = digest(json.dumps([call.stage, manifest.code_version(), as_json(call.config), digests]))
     reused = _reuse(call, key)
     if not reused:
@@ -99,7 +101,7 @@ def _make(call: Call, digests: dict[str, str]) -> None:
     started = time.time()
     call.output.path.parent.mkdir(parents=True, exist_ok=True)
     with call.output as output:
-        call.run(**call.inputs, **call.scalars, **{call.output_name: output}, config=call.config)
+        call.run(**call.inputs, **call.uris, **call.secrets, **{call.output_name: output}, config=call.config)
         output.commit(_describe(call, digests, time.time() - started))
 
 

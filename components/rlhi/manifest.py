@@ -59,6 +59,11 @@ class Manifest:
     users: int = 0
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def data(self) -> dict[str, str]:
+        """The inputs without the secrets."""
+        return {name: found for name, found in self.inputs.items() if not name.startswith("RLHI_")}
+
     def save(self, folder: Path) -> None:
         """Writes the manifest into a folder that is otherwise complete."""
         (folder / NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from rlhi.config import digest
 from rlhi.errors import InputError
@@ -46,9 +47,14 @@ def prompt(package: str, name: str, **values: object) -> str:
     Raises:
         jinja2.UndefinedError: a variable is missing.
     """
+    return _template(package, name).render(**values)
+
+
+@lru_cache
+def _template(package: str, name: str) -> Template:
     source = resources.files(package).joinpath(name).read_text()
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=False)  # noqa: S701  plain text, no HTML
-    return environment.from_string(source).render(**values)
+    return environment.from_string(source)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -47,10 +48,21 @@ def list_files(source: str) -> list[SourceFile]:
     return readable
 
 
-def source_digest(source: str) -> str:
-    """Names and contents of the files; for remote files names, sizes and times, since reading them all is not free."""
+def content_digest(uri: str) -> str:
+    """Names and contents of what lies at ``uri``, whatever it is; the empty string for an empty ``uri``.
+
+    For remote files names, sizes and times, since reading them all is not free.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    if not uri:
+        return ""
+    files = _expand(uri)
+    if not files:
+        raise InputError(f"{uri}: no such file or folder, or an empty one")
     total = hashlib.sha256()
-    for file in list_files(source):
+    for file in files:
         total.update(file.name.encode() + b"\0")
         if isinstance(file.filesystem, fs.LocalFileSystem):
             with open(file.path, "rb") as opened:
@@ -61,18 +73,34 @@ def source_digest(source: str) -> str:
     return digest(total.digest())
 
 
+def read_text(uri: str) -> str:
+    """The text of one file, local or on S3.
+
+    Raises:
+        InputError: there is no such file, or it is no text.
+    """
+    files = _expand(uri)
+    if len(files) != 1:
+        raise InputError(f"{uri}: {'no such file' if not files else f'{len(files)} files, expected one'}")
+    try:
+        with files[0].filesystem.open_input_stream(files[0].path) as opened:
+            return bytes(opened.read()).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{uri}: cannot be read as text: {error}") from None
+
+
 def _expand(source: str) -> list[SourceFile]:
     try:
         filesystem, path = _open(source)
-        if any(mark in source for mark in "*?["):
+        if any(mark in source for mark in "*?[") and not os.path.exists(path):  # a name may hold brackets
             return _matching(filesystem, path)
         info = filesystem.get_file_info(path)
         if info.type == fs.FileType.Directory:
             selector = fs.FileSelector(path, recursive=True)
             return _files(filesystem, filesystem.get_file_info(selector))
         return _files(filesystem, [info])
-    except OSError as error:
-        raise InputError(f"{source}: cannot be listed: {error}") from None
+    except (OSError, ValueError) as error:  # Arrow's name for an address that cannot be one is a ValueError
+        raise InputError(f"{source!r}: cannot be listed: {error}") from None
 
 
 def _open(source: str) -> tuple[fs.FileSystem, str]:

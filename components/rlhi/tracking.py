@@ -230,14 +230,14 @@ def _tags(described: Manifest, reused: bool) -> dict[str, str]:
 
 def _datasets(described: Manifest, folder: Path) -> "list[DatasetInput]":
     """Inputs and output by digest: in MLflow, runs that share data show the same digest."""
-    inputs = [_dataset("input", name, digest, name) for name, digest in described.inputs.items()]
+    inputs = [_dataset("input", name, digest, name) for name, digest in described.data.items()]
     return [*inputs, _dataset("output", described.stage, described.digest, str(folder))]
 
 
 def _sources(manifests: Sequence[Manifest]) -> "list[DatasetInput]":
     """What came from outside: the inputs that none of the stages made."""
     inside = {made.digest for made in manifests}
-    inputs = {each for made in manifests for each in made.inputs.items() if each[1] not in inside}
+    inputs = {each for made in manifests for each in made.data.items() if each[1] not in inside}
     return [_dataset("input", name, digest, name) for name, digest in sorted(inputs)]
 
 

@@ -6,7 +6,7 @@ from rlhi.images import image
 
 
 @dsl.container_component  # type: ignore[untyped-decorator]
-def ingest(source: str, conversations: dsl.Output[dsl.Dataset], config: str) -> dsl.ContainerSpec:
+def ingest(source: str, forget: str, conversations: dsl.Output[dsl.Dataset], config: str) -> dsl.ContainerSpec:
     """Turns raw chat logs into conversations with users and a split."""
     return dsl.ContainerSpec(
         image=image("cpu"),
@@ -14,6 +14,8 @@ def ingest(source: str, conversations: dsl.Output[dsl.Dataset], config: str) -> 
         args=[
             "--source",
             source,
+            "--forget",
+            forget,
             "--conversations",
             conversations.path,
             "--config",

@@ -1,154 +1,167 @@
-"""Turns raw chat logs into conversations with users and a split.
+"""Turns raw chat logs into conversations with users, personal data removed, and a split.
 
-Reads WildChat's schema from Parquet or JSONL. The filters of C.1 run in a stated order: broken conversations, language,
-Midjourney prompts, length, then the number of conversations per user, counted after the filters before it. Users with
-"meaningful feedback" (C.1, 6) are not selected here: it takes a model, and `rewrite` uses feedback turns only.
+Reads WildChat (1M and 4.8M, Parquet or JSONL), chat logs of any shape by a mapping, and for the reasoning arm PRM800K
+and CHAMP (C.3). A source is read once; what must be known of all rows before one can be judged is a few numbers each,
+and the texts wait on disk, so that memory stays flat.
 
-A user is split by the hash of id and seed, so that new data moves nobody. The last conversations of an evaluation user
-are held out and feed neither personas nor pairs (3.4).
+Rows leave in this order: broken ones, users who asked to be forgotten, language, Midjourney prompts (C.1, 1 and 2);
+repeated ids; users with too many or too few conversations, counted here, which C.1 leaves open (3 and 4); too many
+turns (5); by choice what the source flags as toxic or redacted; exact and by choice near duplicates; by choice all but
+a user's newest conversations; evaluation users with too little history; by choice all but some users. Users with
+"meaningful feedback" (6) take a model: see `rlhi.classify`.
+
+Ids are hashed with a salt, so that the output holds no id of the source. Users are split by the hash of the source's id
+and the seed, so that neither new data nor another order moves anybody; the last conversations of an evaluation user are
+held out and feed neither personas nor pairs (3.4).
 """
 
 import dataclasses
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+import numpy as np
+import pyarrow as pa
 
-from rlhi.artifacts import Output
-from rlhi.caps import beyond
-from rlhi.config import CLOSED, StageConfig, digest
+from rlhi.artifacts import Output, Stream
+from rlhi.config import Secret
 from rlhi.errors import InputError
-from rlhi.ingest.wildchat import read_rows
-from rlhi.records import Conversation, Dropped, Reason, Split
+from rlhi.ingest import ledger as ledgers
+from rlhi.ingest.config import IngestConfig
+from rlhi.ingest.filters import row_filters
+from rlhi.ingest.frame import Talk
+from rlhi.ingest.identity import UNSALTED, Hasher, read_users
+from rlhi.ingest.kinds import Kind
+from rlhi.ingest.ledger import SPLITS, Decision, Ledger, decide
+from rlhi.ingest.mapping import Mapping
+from rlhi.ingest.near import near_duplicates
+from rlhi.ingest.reader import Source, ahead, open_source, read_frames
+from rlhi.ingest.scan import Scan, dropped_rows
+from rlhi.ingest.solutions import read_solutions
+from rlhi.ingest.spool import Spool
+from rlhi.ingest.users import Users, told_apart
+from rlhi.pii import redact_column
+from rlhi.progress import bar
+from rlhi.records import Conversation, schema
 
-MIDJOURNEY = "as a prompt generator for a generative ai called"
+ROWS = schema(Conversation)
+NO_SALT = Secret("")
+REASONING: tuple[Kind, ...] = ("prm800k", "champ")
 
 
-@dataclass(frozen=True, kw_only=True, config=CLOSED)
-class IngestConfig(StageConfig):
-    """The filters of C.1 and the split."""
-
-    language: str | None = Field(
-        default="English", description="Keep conversations of this language; null keeps all (C.1)."
-    )
-    max_turns: int = Field(default=10, ge=1, description="Longest conversation, in exchanges of two messages (C.1).")
-    min_conversations: int = Field(default=3, ge=1, description="Users with fewer are dropped (C.1).")
-    max_conversations: int = Field(default=100, ge=1, description="Users with more are dropped (C.1).")
-    eval_share: float = Field(default=0.2, ge=0, le=1, description="Share of users kept for evaluation (3.1).")
-    eval_min_conversations: int = Field(default=10, ge=2, description="Evaluation users with fewer are dropped (3.4).")
-    held_out: int = Field(
-        default=5, ge=1, description="Last conversations of an evaluation user that are held out (3.4)."
-    )
-    max_users: int | None = Field(default=None, ge=1, description="Users taken at most, by seed; null takes all.")
-
-
-def run(source: str, conversations: Output[Conversation], config: IngestConfig) -> None:
+def run(
+    source: Annotated[str, "Raw logs: a file, a folder or a glob, local or s3://."],
+    conversations: Output[Conversation],
+    config: IngestConfig,
+    salt: Secret = NO_SALT,
+    forget: Annotated[str, "File of user ids, one a line, whose rows are left out; the source's ids or ours."] = "",
+) -> None:
     """Reads ``source`` and writes the conversations that stay.
 
     Raises:
-        InputError: nothing to read, a file that is neither Parquet nor JSONL, a wrong schema, or nothing left.
+        InputError: nothing to read, a kind that is not clear, a wrong schema, or nothing left.
     """
     if config.held_out >= config.eval_min_conversations:
         raise InputError(
             f"ingest.held_out={config.held_out} leaves no history of users with "
             f"ingest.eval_min_conversations={config.eval_min_conversations}; make it smaller"
         )
-    rows, broken = read_rows(source)
-    kept, dropped = ingest(rows, config)
-    conversations.write(kept, broken + dropped, len(rows) + len(broken))
-    if not kept:
+    forgotten = read_users(forget)
+    found = open_source(source, None if config.kind == "auto" else config.kind, _mapping(config))
+    conversations.note("source", f"{len(found.files)} files, read as {found.kind}.")
+    if not salt:
+        conversations.note("ids", UNSALTED)
+    if found.kind in REASONING:
+        kept, dropped = read_solutions(found, Hasher(salt), config.max_solutions, config.seed)
+        conversations.write(kept, dropped, len(kept) + len(dropped))
+    else:
+        _ingest(found, Hasher(salt), forgotten, conversations, config)
+    if not conversations.kept:
         counts = ", ".join(f"{reason} {n}" for reason, n in conversations.dropped.items())
         raise InputError(f"{source}: none of {conversations.rows_in} conversations is left ({counts}); loosen a filter")
-    users = {split: len({row.user_id for row in kept if row.split == split}) for split in ("train", "held-out")}
-    conversations.measure({"users_train": users["train"], "users_held_out": users["held-out"]})
 
 
-def ingest(rows: Sequence[Conversation], config: IngestConfig) -> tuple[list[Conversation], list[Dropped]]:
-    """Filters, then splits. Order in is order out."""
-    dropped: list[Dropped] = []
-    for keep in (_first_of_id(), *_row_filters(config)):
-        rows = _apply(rows, keep, dropped)
-    rows = _apply(rows, _user_filter(rows, config), dropped)
-    splits = split(rows, config)
-    return [dataclasses.replace(row, split=splits[row.id]) for row in rows], dropped
+def _mapping(config: IngestConfig) -> Mapping:
+    """Where there are no users, what identifies a conversation stands for its user."""
+    if config.user_by == "conversation":
+        return dataclasses.replace(config.mapping, user=config.mapping.id)
+    return config.mapping
 
 
-def split(rows: Iterable[Conversation], config: IngestConfig) -> dict[str, Split]:
-    """Conversation id to split: the share of users with the lowest hash are for evaluation."""
-    by_user: dict[str, list[Conversation]] = defaultdict(list)
-    for row in rows:
-        by_user[row.user_id].append(row)
-    splits: dict[str, Split] = {}
-    for user, own in by_user.items():
-        ordered = sorted(own, key=lambda row: (row.timestamp, row.id))
-        evaluated = is_evaluated(user, config)
-        for place, row in enumerate(ordered):
-            last = place >= len(ordered) - config.held_out
-            splits[row.id] = ("held-out" if last else "reference") if evaluated else "train"
-    return splits
+def _ingest(
+    source: Source, hasher: Hasher, forgotten: frozenset[str], output: Output[Conversation], config: IngestConfig
+) -> None:
+    users = Users(hasher, forgotten)
+    tests = row_filters(config.language, users.forgotten, untimed=config.untimed == "keep")
+    spool = Spool(output.file("spool.arrow"))
+    with output.stream() as stream:
+        scan = Scan(users, hasher, spool, stream, tests)
+        frames = read_frames(source, _mapping(config), with_agent=config.user_by == "id+agent")
+        ledger = scan.read((told_apart(frame, config.user_by) for frame in frames), source.rows)
+        decision = decide(ledger, config, _near(spool, len(ledger), config))
+        _drop(stream, ledger, decision)
+        redacted = _keep(stream, spool, decision, config)
+        stream.count(scan.rows)
+    spool.path.unlink()
+    output.measure({f"personal_data/{kind}": float(redacted[kind]) for kind in config.redact})
+    output.measure(_users_per_split(ledger, decision))
 
 
-def is_evaluated(user_id: str, config: IngestConfig) -> bool:
-    """Whether a user is kept for evaluation; depends on nothing but the id and the seed."""
-    return int(digest(f"split {config.seed} {user_id}"), 16) < config.eval_share * 16**16
-
-
-Filter = Callable[[Conversation], Reason | None]
-
-
-def _apply(rows: Sequence[Conversation], keep: Filter, dropped: list[Dropped]) -> list[Conversation]:
-    kept = []
-    for row in rows:
-        reason = keep(row)
-        if reason is None:
-            kept.append(row)
-        else:
-            dropped.append(Dropped(row.id, reason))
-    return kept
-
-
-def _first_of_id() -> Filter:
-    seen: set[str] = set()
-
-    def keep(row: Conversation) -> Reason | None:
-        if row.id in seen:
-            return "duplicate_id"
-        seen.add(row.id)
+def _near(spool: Spool, rows: int, config: IngestConfig) -> ledgers.NearDuplicates | None:
+    """Finds near duplicates among rows of the spool, or None where nobody asked for it."""
+    similarity = config.near_duplicates
+    if similarity is None:
         return None
 
-    return keep
+    def find(places: np.ndarray) -> np.ndarray:
+        mask = np.zeros(rows, bool)
+        mask[places] = True
+        return near_duplicates(spool.texts(mask), similarity, config.seed)
+
+    return find
 
 
-def _row_filters(config: IngestConfig) -> tuple[Filter, ...]:
-    def language(row: Conversation) -> Reason | None:
-        return "language" if config.language is not None and row.language != config.language else None
-
-    def midjourney(row: Conversation) -> Reason | None:
-        first = next(message.content for message in row.messages if message.role == "user")
-        return "midjourney" if first.lstrip().lower().startswith(MIDJOURNEY) and "midjourney" in first.lower() else None
-
-    def turns(row: Conversation) -> Reason | None:
-        exchanges = sum(message.role == "user" for message in row.messages)
-        return "too_many_turns" if exchanges > config.max_turns else None
-
-    return language, midjourney, turns
+def _drop(stream: Stream, ledger: Ledger, decision: Decision) -> None:
+    gone = decision.reason > 0
+    ids = pa.array([f"{number:016x}" for number in ledger.id[gone].tolist()], pa.string())
+    stream.drop(dropped_rows(ids, decision.reason[gone], ledgers.REASONS))
 
 
-def _user_filter(rows: Sequence[Conversation], config: IngestConfig) -> Filter:
-    """Conversations per user are counted after the filters before it; C.1 does not say when."""
-    counts = Counter(row.user_id for row in rows)
-    enough = [user for user, n in counts.items() if config.min_conversations <= n <= config.max_conversations]
-    others = beyond(enough, config.max_users, config.seed)
+def _keep(stream: Stream, spool: Spool, decision: Decision, config: IngestConfig) -> Counter[str]:
+    """Writes the rows that stay; gives how often each kind of personal data was replaced."""
+    mask = decision.reason == 0
+    redacted: Counter[str] = Counter()
 
-    def keep(row: Conversation) -> Reason | None:
-        count = counts[row.user_id]
-        if count > config.max_conversations:
-            return "too_many_conversations"
-        if count < config.min_conversations:
-            return "too_few_conversations"
-        if is_evaluated(row.user_id, config) and count < config.eval_min_conversations:
-            return "too_few_conversations"
-        return "user_cap" if row.user_id in others else None
+    def rows() -> Iterator[tuple[pa.Table, Counter[str]]]:
+        for batch, places in spool.chosen(mask):
+            yield _finished(batch, decision.split[places], config)
 
-    return keep
+    with bar("redacting and writing", int(mask.sum())) as shown:
+        for table, found in ahead(rows()):
+            stream.keep(table)
+            redacted += found
+            shown.update(table.num_rows)
+    return redacted
+
+
+def _finished(batch: pa.RecordBatch, split: np.ndarray, config: IngestConfig) -> tuple[pa.Table, Counter[str]]:
+    """Rows of the spool as rows of `Conversation`."""
+    talk = Talk.of(batch["messages"])
+    content, found = redact_column(talk.content, config.redact, config.phone_regions)
+    listed = ROWS.field("messages").type
+    values = pa.StructArray.from_arrays([talk.role, content], fields=list(listed.value_type))
+    messages = pa.ListArray.from_arrays(pa.array(talk.starts, pa.int32()), values, type=listed)
+    columns = {
+        **{name: batch[name] for name in ("id", "user_id", "timestamp", "model", "language")},
+        "split": pa.array(SPLITS).take(pa.array(split)),
+        "messages": messages,
+    }
+    return pa.Table.from_arrays([columns[field.name] for field in ROWS], schema=ROWS), Counter(found)
+
+
+def _users_per_split(ledger: Ledger, decision: Decision) -> dict[str, float]:
+    kept = decision.reason == 0
+    counts = {
+        split: len(np.unique(ledger.user[kept & (decision.split == place)])) for place, split in enumerate(SPLITS)
+    }
+    return {"users_train": float(counts["train"]), "users_held_out": float(counts["held-out"])}

@@ -1,189 +1,160 @@
-"""Reads WildChat's schema, from Parquet or JSONL, into conversations, and names what is broken.
+"""Reads WildChat-1M and WildChat-4.8M from Parquet into frames, column by column.
 
-Only the columns that are needed are read, never the moderation structs. The id is that of the first turn, since
-``conversation_hash`` is not unique in the published data.
+Only the columns that are needed are read, never the moderation structs. ``conversation_hash`` is not unique in the
+published data: the identity of a row is the hash with the identifier of the first turn.
 """
 
-import datetime
-import gzip
-import io
-import itertools
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlhi.config import digest
 from rlhi.errors import InputError
-from rlhi.progress import track
-from rlhi.records import Conversation, Dropped, Message, Reason
-from rlhi.sources import SourceFile, list_files
+from rlhi.ingest.frame import MESSAGES, TIME, Frame
+from rlhi.ingest.mapping import to_time
 
+ROWS = 1000  # read at a time: some megabytes of text
 NEEDED = ("conversation", "hashed_ip")
-OPTIONAL = ("conversation_hash", "model", "timestamp", "language")
-ROLES = ("system", "user", "assistant")
-LFS = b"version https://git-lfs"
+OPTIONAL = ("conversation_hash", "model", "timestamp", "language", "toxic", "redacted")
+AGENT = "header.user-agent"
+OF_A_TURN = ("role", "content", "hashed_ip", "turn_identifier")
 
 
-def read_rows(source: str) -> tuple[list[Conversation], list[Dropped]]:
-    """Every row of every file, as a conversation or as a dropped row with its reason. All are ``train`` until split.
+def read_frames(parquet: pq.ParquetFile, name: str, *, with_agent: bool) -> Iterator[Frame]:
+    """The rows of one file, in order; ``name`` is the file's, for the places of rows.
 
     Raises:
-        InputError: nothing to read, a file of another format, or one that lacks a needed column.
+        InputError: a column that is needed is missing or of another type.
     """
-    kept: list[Conversation] = []
-    broken: list[Dropped] = []
-    for file in list_files(source):
-        for number, row in enumerate(track(_rows(file), f"reading {file.name}")):
-            parsed = to_conversation(row, f"{file.name}:{number + 1}")
-            if isinstance(parsed, Conversation):
-                kept.append(parsed)
-            else:
-                broken.append(parsed)
-    return kept, broken
+    start = 0
+    wanted = columns(parquet, name, with_agent=with_agent)
+    for batch in parquet.iter_batches(batch_size=ROWS, columns=wanted, use_threads=False):
+        yield to_frame(batch, name, start)
+        start += len(batch)
 
 
-def to_conversation(row: object, place: str) -> Conversation | Dropped:
-    """One row, or why it is none. ``place`` (file and row) names rows that have no id of their own."""
-    if not isinstance(row, Mapping):
-        return Dropped(place, "not_a_record")
-    turns = row.get("conversation")
-    if not isinstance(turns, list) or not all(isinstance(turn, Mapping) for turn in turns) or not turns:
-        return Dropped(place, "not_a_record")
-    reason = _broken(turns)
-    if reason is not None:
-        return Dropped(place, reason)
-    user = row.get("hashed_ip") or next((turn.get("hashed_ip") for turn in turns if turn.get("hashed_ip")), None)
-    if not user:
-        return Dropped(place, "no_user_id")
-    when = _time(row.get("timestamp"))
-    if when is None:
-        return Dropped(place, "not_a_record")
-    return Conversation(
-        id=_identify(row, turns, place),
-        user_id=str(user),
-        timestamp=when,
-        model=_text(row.get("model")),
-        language=_text(row.get("language")),
-        split="train",
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in turns),
+def to_frame(batch: pa.RecordBatch, name: str, start: int) -> Frame:
+    """One batch of rows, the first of which is row ``start`` of the file ``name`` (counted from 0)."""
+    talks = batch["conversation"]
+    offsets = talks.offsets.to_numpy()
+    turns = talks.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets = offsets - offsets[0]
+    return Frame(
+        place=pa.array([f"{name}:{start + number + 1}" for number in range(len(batch))], pa.string()),
+        key=_keys(batch, turns, offsets),
+        user=_users(batch, turns, offsets),
+        agent=_sound(pc.struct_field(batch["header"], "user-agent"))
+        if "header" in batch.schema.names
+        else _none(batch),
+        time=_times(batch),
+        model=_texts(batch, "model"),
+        language=_texts(batch, "language"),
+        toxic=_flags(batch, "toxic"),
+        redacted=_flags(batch, "redacted"),
+        messages=_messages(turns, offsets),
     )
 
 
-def _broken(turns: list[Any]) -> Reason | None:
-    """The first thing that is wrong with a conversation's messages."""
-    if any(turn.get("role") not in ROLES for turn in turns):
-        return "unknown_role"
-    if any(not isinstance(turn.get("content"), str) for turn in turns):
-        return "null_content"
-    spoken = [turn["role"] for turn in turns if turn["role"] != "system"]
-    if "user" not in spoken:
-        return "no_user_message"
-    if spoken[0] != "user" or any(one == other for one, other in itertools.pairwise(spoken)):
-        return "repeated_role"
-    if any(not turn["content"].strip() for turn in turns):
-        return "empty_message"
-    return "no_answer" if "assistant" not in spoken else None
+def columns(parquet: pq.ParquetFile, name: str, *, with_agent: bool) -> list[str]:
+    """The leaves that are needed, so that headers and moderation stay on disk."""
+    has = parquet.schema_arrow.names
+    missing = [column for column in NEEDED if column not in has]
+    if missing:
+        raise InputError(f"{name}: has no column {missing[0]!r}; its columns are {', '.join(has)}")
+    wanted = {column for column in (NEEDED[1], *OPTIONAL) if column in has} | _turn_columns(parquet, name)
+    if with_agent:
+        wanted |= {AGENT}
+    paths = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    return [path for path in paths if path in wanted]
 
 
-def _identify(row: Mapping[str, Any], turns: list[Any], place: str) -> str:
-    turn, conversation = turns[0].get("turn_identifier"), row.get("conversation_hash")
-    return digest(f"{conversation} {turn}") if turn is not None or conversation else digest(place)
-
-
-def _time(value: object) -> datetime.datetime | None:
-    if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if not isinstance(value, datetime.datetime):
-        return None
-    try:
-        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
-    except OverflowError:
-        return None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _rows(file: SourceFile) -> Iterator[object]:
-    try:
-        yield from _parquet(file) if file.path.endswith(".parquet") else _jsonl(file)
-    except (pa.ArrowInvalid, gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file.path}: cannot be read as {_kind(file)}: {reason}") from None
-
-
-def _kind(file: SourceFile) -> str:
-    return "Parquet" if file.path.endswith(".parquet") else "JSONL"
-
-
-def _parquet(file: SourceFile) -> Iterator[object]:
-    with file.filesystem.open_input_file(file.path) as opened:
-        _refuse_pointer(opened.read(len(LFS)), file)
-        opened.seek(0)
-        parquet = pq.ParquetFile(opened)
-        names = parquet.schema_arrow.names
-        missing = [name for name in NEEDED if name not in names]
-        if missing:
-            raise InputError(f"{file.path}: has no column {missing[0]!r}; its columns are {', '.join(names)}")
-        columns = [*NEEDED[1:], *(name for name in OPTIONAL if name in names), *_turn_columns(parquet, file)]
-        for batch in parquet.iter_batches(batch_size=512, columns=columns):
-            yield from batch.to_pylist()
-
-
-def _turn_columns(parquet: pq.ParquetFile, file: SourceFile) -> list[str]:
-    """The leaves of the conversation that are needed, so that headers and moderation stay on disk."""
+def _turn_columns(parquet: pq.ParquetFile, name: str) -> set[str]:
     turn = parquet.schema_arrow.field("conversation").type
     if not pa.types.is_list(turn) or not pa.types.is_struct(turn.value_type):
-        raise InputError(f"{file.path}: column 'conversation' is {turn}, expected a list of messages")
-    has = [turn.value_type.field(i).name for i in range(turn.value_type.num_fields)]
-    for name in ("role", "content"):
-        if name not in has:
-            raise InputError(f"{file.path}: the messages of 'conversation' have no field {name!r}; they have {has}")
-    wanted = {name for name in ("role", "content", "hashed_ip", "turn_identifier") if name in has}
+        raise InputError(f"{name}: column 'conversation' is {turn}, expected a list of messages")
+    has = {field.name: field.type for field in turn.value_type}
+    for column in ("role", "content"):
+        if column not in has:
+            raise InputError(f"{name}: the messages of 'conversation' have no field {column!r}; they have {list(has)}")
+        if not pa.types.is_string(has[column]):
+            raise InputError(f"{name}: field {column!r} of 'conversation' is {has[column]}, expected text")
     paths = (parquet.schema.column(i).path for i in range(len(parquet.schema)))
-    return [path for path in paths if path.startswith("conversation.") and path.split(".")[-1] in wanted]
+    # conversation.list.element.role: of the messages' own fields, not of structs within them
+    return {path for path in paths if path.count(".") == 3 and path.split(".")[0] == "conversation" and _leaf(path)}
 
 
-def _jsonl(file: SourceFile) -> Iterator[object]:
-    with file.filesystem.open_input_stream(file.path, compression=None) as raw:
-        data: Any = gzip.GzipFile(fileobj=raw) if file.path.endswith(".gz") else raw
-        seen = False
-        for number, line in enumerate(io.BufferedReader(data) if not isinstance(data, gzip.GzipFile) else data):
-            if number == 0:
-                _refuse_pointer(line, file)
-            if line.strip():
-                row = _parse(line)
-                if not seen and isinstance(row, Mapping):
-                    _check_fields(row, file)
-                    seen = True
-                yield row
-        if not seen:
-            raise InputError(f"{file.path}: holds no JSON object on any line; expected one conversation per line")
+def _leaf(path: str) -> bool:
+    return path.split(".")[-1] in OF_A_TURN
 
 
-def _parse(line: bytes) -> object:
+def _keys(batch: pa.RecordBatch, turns: pa.StructArray, offsets: np.ndarray) -> pa.StringArray:
+    """Hash and first turn's identifier as far as the row has them; null where it has neither."""
+    parts = [_texts(batch, "conversation_hash")]
+    if "turn_identifier" in _fields(turns):
+        parts.append(_of_first(turns, "turn_identifier", offsets).cast(pa.string()))
+    joined = pc.utf8_trim(pc.binary_join_element_wise(*(pc.fill_null(part, "") for part in parts), " "), " ")
+    return pc.if_else(pc.equal(joined, ""), None, joined)
+
+
+def _users(batch: pa.RecordBatch, turns: pa.StructArray, offsets: np.ndarray) -> pa.StringArray:
+    """The row's user, else the first that one of its turns names."""
+    user = _texts(batch, "hashed_ip")
+    if user.null_count == 0 or "hashed_ip" not in _fields(turns):
+        return user
+    named = _sound(pc.struct_field(turns, "hashed_ip").cast(pa.string()))
+    valid = np.flatnonzero(named.is_valid().to_numpy(zero_copy_only=False))
+    first = np.searchsorted(valid, offsets[:-1])
+    found = np.append(valid, -1)[first]
+    inside = (first < len(valid)) & (found < offsets[1:])
+    return pc.coalesce(user, named.take(pa.array(found, mask=~inside)))
+
+
+def _of_first(turns: pa.StructArray, field: str, offsets: np.ndarray) -> pa.Array:
+    """``field`` of the first message of each row; null where there is no message."""
+    empty = offsets[:-1] == offsets[1:]
+    return pc.struct_field(turns, field).take(pa.array(offsets[:-1], mask=empty))
+
+
+def _times(batch: pa.RecordBatch) -> pa.TimestampArray:
+    """In UTC; WildChat-4.8M's have no zone and mean it."""
+    if "timestamp" not in batch.schema.names:
+        return pa.nulls(len(batch), TIME)
+    when = batch["timestamp"]
+    if pa.types.is_timestamp(when.type):
+        return when.cast(pa.timestamp("us", tz=when.type.tz), safe=False).cast(TIME)
+    return pa.array([to_time(value) for value in when.to_pylist()], TIME)
+
+
+def _messages(turns: pa.StructArray, offsets: np.ndarray) -> pa.ListArray:
+    parts = [_sound(pc.struct_field(turns, name)) for name in ("role", "content")]
+    values = pa.StructArray.from_arrays(parts, fields=list(MESSAGES.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, type=MESSAGES)
+
+
+def _texts(batch: pa.RecordBatch, name: str) -> pa.StringArray:
+    return _sound(batch[name].cast(pa.string())) if name in batch.schema.names else _none(batch)
+
+
+def _sound(texts: pa.StringArray) -> pa.StringArray:
+    """The same texts; what is no UTF-8, which Parquet does not rule out, is replaced."""
     try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    if b"\\ud" in line.lower():  # half of a character that was cut in two cannot be written again
-        row = json.loads(json.dumps(row, ensure_ascii=False).encode(errors="replace"))
-    return row
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = texts.cast(pa.binary()).to_pylist()
+        return pa.array([each if each is None else each.decode(errors="replace") for each in raw], pa.string())
+    return texts
 
 
-def _check_fields(row: Mapping[str, Any], file: SourceFile) -> None:
-    for name in NEEDED:
-        if name not in row:
-            raise InputError(f"{file.path}: row 1 has no field {name!r}; its fields are {', '.join(map(str, row))}")
+def _flags(batch: pa.RecordBatch, name: str) -> pa.BooleanArray:
+    known = name in batch.schema.names and pa.types.is_boolean(batch.schema.field(name).type)
+    return batch[name] if known else pa.nulls(len(batch), pa.bool_())
 
 
-def _refuse_pointer(start: bytes, file: SourceFile) -> None:
-    if start.startswith(LFS):
-        raise InputError(f"{file.path}: is a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned")
+def _none(batch: pa.RecordBatch) -> pa.StringArray:
+    return pa.nulls(len(batch), pa.string())
+
+
+def _fields(turns: pa.StructArray) -> list[str]:
+    return [field.name for field in turns.type]

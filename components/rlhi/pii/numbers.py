@@ -1,0 +1,146 @@
+"""Finds card numbers, IBANs and phone numbers.
+
+A card number has the first digits of an issuer, that issuer's length, a valid Luhn sum, and no separators or those of a
+printed card. An IBAN has the country's length and form and valid check digits (schwifty). A phone number is valid to
+phonenumbers: international ones with a plus of any country, national ones of the given regions, grouped as they are
+written there; a bare run of digits only where a word nearby says that it is a phone number. Digits are ASCII digits.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from phonenumbers import Leniency, PhoneMetadata, PhoneNumberMatcher
+from schwifty import IBAN, registry
+from schwifty.exceptions import SchwiftyException
+
+from rlhi.pii.addresses import Span
+
+CARD_GATE = r"[2-6][0-9](?:[ -]?[0-9]){12}"
+IBAN_GATE = r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11}"
+
+CARD = re.compile(
+    r"(?<![\w.])(?<!\d-)(?:[2-6][0-9]{13,18}"
+    r"|[2-6][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
+    r"|3[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})(?!\w|\.\d|-\d)",
+    re.ASCII,
+)
+ISSUED = re.compile(
+    r"4[0-9]{15}(?:[0-9]{3})?|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"
+    r"|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11}|35(?:2[89]|[3-8][0-9])[0-9]{12}"
+    r"|(?:6011|65[0-9]{2}|64[4-9][0-9])[0-9]{12}|62[0-9]{14}(?:[0-9]{3})?"
+)
+
+IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?=[ -]?[A-Z0-9]{2})")
+
+FEWEST = 7  # digits of a phone number with its country's code; fewer are too common to be one
+INSIDE = "[-x ().\\[\\]/~\u00a0\u00ad\u200b\u2010-\u2015\u2060\u2212\u3000\u30fc\uff08\uff09\uff0d-\uff0f]"
+RUN = re.compile(rf"(?:\+[(\[ ]{{0,2}}|[(\[]\+?)?[0-9](?:{INSIDE}{{0,4}}+[0-9])*+")
+CHUNK = 64  # characters of a run that the matcher reads at a time, and how often it may fail there: the time is linear
+TRIES = 64
+BEFORE, AFTER = 3, 48  # what it needs to see around: a currency sign, the rest of a number, an extension
+MENTION = re.compile(
+    r"phone|\btele?\b|\btel[.:]|\bcall|\btext(?:ed)? (?:me|him|her|us)|mobile|\bcell|whats\s?app|telegram|\bfax|\bsms\b"
+    r"|\bdial|\bcontact|\breach (?:me|him|her|us)|\bph\b|\bring me|handy|móvil|portable",
+    re.IGNORECASE,
+)
+DECIMAL = re.compile(r"\+?\d{1,3}\.\d{4,}(?:[ ,]|$)|\d{1,3}\.\d{6,}")
+
+
+def card_spans(text: str) -> list[Span]:
+    """Where the card numbers stand."""
+    return [match.span() for match in CARD.finditer(text) if _is_card(re.sub("[ -]", "", match[0]))]
+
+
+def _is_card(digits: str) -> bool:
+    """Luhn: from the right every second digit counts double, by the sum of its digits."""
+    doubled = "".join(str(int(digit) * (1 + place % 2)) for place, digit in enumerate(reversed(digits)))
+    return bool(ISSUED.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
+
+
+def iban_spans(text: str) -> list[Span]:
+    """Where the IBANs stand, in one piece or in groups."""
+    found: list[Span] = []
+    for match in IBAN_START.finditer(text):
+        end = _iban_end(text, match.start())
+        if end is not None and (not found or match.start() >= found[-1][1]):
+            found.append((match.start(), end))
+    return found
+
+
+def _iban_end(text: str, start: int) -> int | None:
+    """Where the IBAN that begins at ``start`` ends; the country says how long it is."""
+    try:
+        length = registry.get_iban_spec(text[start : start + 2].upper()).iban_length
+    except SchwiftyException:
+        return None
+    match = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?![A-Za-z0-9])").match(text, start)
+    if match is None:
+        return None
+    compact = re.sub("[ -]", "", match[0])
+    same_case = compact in (compact.upper(), compact.lower())
+    return match.end() if same_case and IBAN(compact.upper(), allow_invalid=True).is_valid else None
+
+
+def phone_gate(regions: Sequence[str]) -> str:
+    """As few digits as a number of these regions can have, or a plus and the fewest of any country."""
+    digit = f"(?:{INSIDE}{{0,4}}[0-9])"
+    return rf"\+{digit}{{{FEWEST}}}|[0-9]{digit}{{{shortest(tuple(regions)) - 1}}}"
+
+
+@lru_cache
+def shortest(regions: tuple[str, ...]) -> int:
+    """The fewest digits of a number that is valid in one of the regions and written without its country's code."""
+    lengths = [FEWEST + 3]
+    for region in regions:
+        metadata = PhoneMetadata.metadata_for_region(region)
+        lengths += metadata.general_desc.possible_length
+        if metadata.national_prefix_transform_rule is not None:  # may add an area code to a local number
+            lengths += metadata.general_desc.possible_length_local_only
+    return max(FEWEST, min(lengths))
+
+
+def phone_spans(text: str, regions: Sequence[str]) -> list[Span]:
+    """Where the phone numbers stand, with their extensions. The slow matcher sees runs of many digits only."""
+    fewest = shortest(tuple(regions))
+    found: list[Span] = []
+    for run in RUN.finditer(text):
+        international = "+" in run[0][:2]
+        if sum(map(str.isdigit, run[0])) >= (FEWEST if international else fewest):
+            leniency = Leniency.VALID if international else Leniency.STRICT_GROUPING
+            for region in regions or (None,):
+                found += _in_run(text, run.span(), region, leniency)
+    return merged(found)
+
+
+def _in_run(text: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
+    """The numbers that begin in one run, chunk by chunk."""
+    start, end = run
+    while start < end:
+        stop = min(start + CHUNK, end)
+        offset = max(0, start - BEFORE)
+        for match in PhoneNumberMatcher(text[offset : stop + AFTER], region, leniency, TRIES):
+            first, last = offset + match.start, offset + match.end
+            if start <= first < stop and _is_phone(text, first, match.raw_string):
+                yield first, last
+                stop = max(stop, last)
+        start = stop
+
+
+def _is_phone(text: str, start: int, raw: str) -> bool:
+    """Whether a number that is valid is not more likely something else."""
+    before = text[max(0, start - 48) : start]
+    if DECIMAL.match(raw) or re.search(r"\w$|[0-9][.,:/]$", before):
+        return False
+    return not raw.isdigit() or bool(MENTION.search(before))
+
+
+def merged(spans: list[Span]) -> list[Span]:
+    """The spans in order, those that overlap as one."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined

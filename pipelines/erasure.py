@@ -1,0 +1,88 @@
+"""Which outputs of a work folder hold a user, and how a user is forgotten.
+
+Every output lists its users beside its rows. The folder has a secret, ``salt``, that turns the source's ids into those
+of the outputs, and a list, ``forget.txt``, of users whose rows no later run reads.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rlhi import manifest
+from rlhi.artifacts import user_rows
+from rlhi.config import secret_variable
+from rlhi.errors import InputError
+from rlhi.ingest.identity import Hasher, read_users
+
+LIST = "forget.txt"
+SALT = "salt"
+
+
+def salt_of(work: Path) -> str:
+    """The salt of ``RLHI_SALT``, else the folder's own, made where there is none.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
+    given = os.environ.get(secret_variable("salt"))
+    if given:
+        return given
+    path = work / SALT
+    try:
+        if not path.exists():
+            work.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.read_text().strip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read or written ({error.strerror}); set RLHI_SALT") from None
+
+
+def holding(work: Path, users: Iterable[str]) -> dict[Path, int]:
+    """The outputs in ``work`` that hold rows of any of ``users`` (the source's ids or ours), and how many rows.
+
+    Raises:
+        InputError: an output that cannot tell, since an earlier version made it.
+    """
+    hasher = Hasher(salt_of(work))
+    sought = {each for user in users for each in (user, hasher.user(user))}
+    found = {folder: user_rows(folder) for folder in _outputs(work)}
+    counts = {folder: sum(rows.get(user, 0) for user in sought) for folder, rows in found.items()}
+    return {folder: count for folder, count in counts.items() if count}
+
+
+def remove(folders: Iterable[Path]) -> None:
+    """Deletes outputs; each is computed again when a run needs it."""
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def remember(work: Path, users: Iterable[str]) -> Path:
+    """Adds to the list of users that no later run in ``work`` reads; gives the list."""
+    path = work / LIST
+    known = read_users(str(path)) if path.exists() else frozenset()
+    path.write_text("".join(f"{user}\n" for user in sorted({*known, *users})))
+    return path
+
+
+def listed(work: Path, given: str) -> str:
+    """The file of users to forget: the given one, the folder's own, or that with the given ones added; empty for none.
+
+    Raises:
+        InputError: the given file cannot be read or names nobody.
+    """
+    own = work / LIST
+    if not own.exists():
+        return given
+    return str(remember(work, read_users(given)) if given else own)
+
+
+def table(rows: Mapping[Path, int], work: Path) -> list[str]:
+    """A line per output: where it is, and how many rows."""
+    return [f"{count:>8}  {folder.relative_to(work)}" for folder, count in sorted(rows.items())]
+
+
+def _outputs(work: Path) -> list[Path]:
+    return sorted(path.parent for path in work.rglob(manifest.NAME) if not path.parent.is_symlink())

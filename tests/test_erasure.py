@@ -1,0 +1,115 @@
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipelines import erasure
+from pipelines.__main__ import main as pipelines
+from rlhi.artifacts import Input, user_rows
+from rlhi.cli import main
+from rlhi.errors import InputError
+from rlhi.ingest.identity import Hasher
+from rlhi.records import Conversation, Turn
+from tests.test_ingest import users, write
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which u0, u1 and u2 were ingested, and their messages labelled."""
+    work = tmp_path / "work"
+    monkeypatch.setenv("RLHI_SALT", erasure.salt_of(work))
+    monkeypatch.setenv("RLHI_STORE", str(work / "store"))
+    run(work, "first")
+    return work
+
+
+def run(work: Path, name: str, forget: str = "") -> Path:
+    """Ingests and labels what the three users wrote, by ``rlhi`` as a container would; gives the folder of the run."""
+    folder = work / "runs" / name
+    source = write(work / "logs.jsonl", *users(2, 3, 4))
+    script = work / "script.json"
+    script.write_text(json.dumps([{"contains": "", "reply": "[[New]]"}]))
+    config = json.dumps({"min_conversations": 1, "eval_share": 0})
+    argv = ["ingest", "--source", source, "--conversations", str(folder / "ingest"), "--config", config]
+    assert main([*argv, "--forget", forget]) == 0
+    config = json.dumps({"engine": {"kind": "scripted", "script": str(script)}, "meaningful_feedback": False})
+    argv = ["classify", "--conversations", str(folder / "ingest"), "--turns", str(folder / "classify")]
+    assert main([*argv, "--config", config]) == 0
+    return folder
+
+
+def test_every_output_lists_its_users_with_their_rows(work: Path) -> None:
+    hasher = Hasher(erasure.salt_of(work))
+    expected = {hasher.user("u0"): 2, hasher.user("u1"): 3, hasher.user("u2"): 4}
+    assert user_rows(work / "runs" / "first" / "ingest") == expected
+    assert user_rows(work / "runs" / "first" / "classify") == expected
+    assert Input(work / "runs" / "first" / "classify", Turn).manifest.users == 3
+
+
+@pytest.mark.parametrize("named", ["u1", "ours"])
+def test_outputs_that_hold_a_user_are_found_by_either_id(work: Path, named: str) -> None:
+    user = Hasher(erasure.salt_of(work)).user("u1") if named == "ours" else named
+    found = erasure.holding(work, [user])
+    assert {path.parent.name for path in found} == {"store", "first"}
+    assert len(found) == 4
+    assert set(found.values()) == {3}
+    assert erasure.holding(work, ["somebody else"]) == {}
+
+
+def test_forgotten_user_is_gone_from_every_file_and_later_runs(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = work.parent / "who.txt"
+    listed.write_text("u1\n")
+    assert pipelines(["forget", str(listed), "--work", str(work)]) == 0
+    assert "nothing is deleted yet" in capsys.readouterr().out
+    assert len(erasure.holding(work, ["u1"])) == 4
+    assert pipelines(["forget", str(listed), "--work", str(work), "--yes"]) == 0
+    assert "deleted 4 outputs" in capsys.readouterr().out
+    assert erasure.holding(work, ["u1"]) == {}
+    again = run(work, "second", erasure.listed(work, ""))
+    assert erasure.holding(work, ["u1"]) == {}
+    assert len({row.user_id for row in Input(again / "ingest", Conversation).read()}) == 2
+    assert Input(again / "ingest", Conversation).manifest.dropped == {"forgotten": 3}
+
+
+def test_users_to_forget_add_up(work: Path) -> None:
+    assert erasure.listed(work, "") == ""
+    given = work.parent / "who.txt"
+    given.write_text("u1\n")
+    assert erasure.listed(work, str(given)) == str(given)
+    erasure.remember(work, ["u0"])
+    assert Path(erasure.listed(work, str(given))).read_text() == "u0\nu1\n"
+
+
+def test_salt_is_made_once_for_its_owner_only_and_the_environments_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RLHI_SALT", raising=False)
+    first = erasure.salt_of(tmp_path)
+    assert len(first) == 64
+    assert erasure.salt_of(tmp_path) == first
+    assert stat.S_IMODE(os.stat(tmp_path / "salt").st_mode) == 0o600
+    monkeypatch.setenv("RLHI_SALT", "other")
+    assert erasure.salt_of(tmp_path) == "other"
+
+
+def test_another_salt_is_another_output_and_is_written_down_nowhere(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salt = erasure.salt_of(work)
+    monkeypatch.setenv("RLHI_SALT", "pepper")
+    second = run(work, "second")
+    assert (
+        Input(second / "ingest", Conversation).manifest.digest
+        != Input(work / "runs" / "first" / "ingest", Conversation).manifest.digest
+    )
+    for path in work.rglob("manifest.json"):
+        assert salt not in path.read_text()
+        assert "pepper" not in path.read_text()
+
+
+def test_output_without_its_list_of_users_cannot_tell(work: Path) -> None:
+    (work / "runs" / "first" / "ingest" / "users.parquet").unlink()
+    with pytest.raises(InputError, match=r"first/ingest/users\.parquet: cannot be read"):
+        erasure.holding(work, ["u1"])
