@@ -18,20 +18,19 @@ Span = tuple[int, int]
 EMAIL_GATE = r"[^\s@]@[^\s@]+\.[^\s@]"
 IP_GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:"
 
-# Possessive, and begun only where a run of such characters begins: the time is linear in the text.
-EMAIL = re.compile(
-    r"(?<![\w.%+-])[_.%+-]*+([^\W_][\w.%+-]*+)@([^\W_](?:[^\W_]|\.(?=[^\W_])|-(?=[^\W_]|-))*+)(?![\w@]*@)(?!:[/~\w])(?!\()"
-)
+LONGEST = 256  # characters before an @ that are looked at
+LOCAL = re.compile(r"(?<![\w.%+-])[_.%+-]*+([^\W_][\w.%+-]*+)$")
+DOMAIN = re.compile(r"[^\W_](?:[^\W_]|\.(?=[^\W_])|-(?=[^\W_]|-))*+(?![\w@]*@|:[/~\w]|\()")
 RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|(?:test|invalid|example|localhost))$")
 TOP = re.compile(r"[^\W\d_]{2,24}|xn--[a-z0-9-]+")
 FILES = frozenset("png jpg jpeg gif svg webp ico css scss js jsx ts tsx mjs html json yml yaml xml txt csv tgz".split())
 VERSIONED = re.compile(r"v?\d+\.\d|\d+x\.")
 
-IPV4 = re.compile(r"(?<![\w.])(?<![A-Za-z_][-/])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.\d|-[A-Za-z])", re.ASCII)
-IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
+IPV4 = re.compile(r"[0-9](?<![\w.].)(?<![A-Za-z_][-/].)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z])", re.ASCII)
+IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
 VERSION = re.compile(
-    r"(?:version|ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step|exercise)"
-    r"s?[\"'>)(:=\s.]*$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|[\w-]@$|§\s*$",
+    r"(?:version|(?<![a-z])(?:ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step))s?"
+    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|[\w-]@$|§\s*$",
     re.IGNORECASE,
 )
 HEADING = re.compile(r"(?:^|\n)[#*\s]*$")
@@ -39,7 +38,13 @@ HEADING = re.compile(r"(?:^|\n)[#*\s]*$")
 
 def email_spans(text: str) -> list[Span]:
     """Where the e-mail addresses stand."""
-    return [(match.start(1), match.end(2)) for match in EMAIL.finditer(text) if _is_email(match[1], match[2])]
+    found: list[Span] = []
+    for at in re.finditer("@", text):
+        before, domain = text[max(0, at.start() - LONGEST) : at.start()], DOMAIN.match(text, at.end())
+        local = LOCAL.search(before) if domain is not None else None
+        if local is not None and domain is not None and _is_email(local[1], domain[0]):
+            found.append((at.start() - len(local[1]), domain.end()))
+    return found
 
 
 def _is_email(local: str, domain: str) -> bool:
