@@ -1,8 +1,8 @@
-"""Finds secrets: keys and tokens of known forms, private keys, passwords in URLs, and values assigned to a secret's name.
+"""Finds secrets: tokens of known forms, private keys, passwords in URLs, and values assigned to the name of a secret.
 
 The forms are those of detect-secrets' typed detectors, without its entropy detectors, which take ordinary text for
-secrets, and those of services that it does not know yet. A secret's name alone proves nothing, so an assigned value must
-hold letters and digits (a password may be digits alone), and be no code, type, path or placeholder: a password of
+secrets, and those of services that it does not know yet. A secret's name alone proves nothing, so an assigned value
+must hold letters and digits (a password may be digits alone), and be no code, type, path or placeholder: a password of
 letters only stays. What is documentation stays as well: ``YOUR_API_KEY``, ``sk-xxxx``, ``<token>``, ``${TOKEN}``.
 """
 
@@ -23,8 +23,8 @@ from detect_secrets.plugins.twilio import TwilioKeyDetector
 from rlhi.pii.addresses import Span
 from rlhi.pii.numbers import merged
 
-# detect-secrets' patterns, each with a gate: what every match contains, in the common language of RE2 and `re`. Gates are
-# short, since long repetitions make RE2's automaton outgrow its cache.
+# detect-secrets' patterns, each with a gate: what every match contains, in the common language of RE2 and `re`. Gates
+# are short, since long repetitions make RE2's automaton outgrow its cache.
 TYPED = {
     r"(?:A3T|ABIA|ACCA|AKIA|ASIA)[0-9A-Z]{6}": AWSKeyDetector.denylist[:1],
     r"AccountKey=": AzureStorageKeyDetector.denylist,
@@ -39,7 +39,9 @@ TYPED = {
     r"(?:AC|SK)[a-z0-9]{10}": TwilioKeyDetector.denylist,
 }
 DETECTED = [
-    re.compile(pattern.pattern, (pattern.flags & re.IGNORECASE) | re.ASCII) for group in TYPED.values() for pattern in group
+    re.compile(pattern.pattern, (pattern.flags & re.IGNORECASE) | re.ASCII)
+    for group in TYPED.values()
+    for pattern in group
 ]
 
 # Whole tokens: each is read by RE2 as it stands.
@@ -71,10 +73,12 @@ TOKENS = "|".join(
 )
 TOKEN = re.compile(rf"(?<![A-Za-z0-9_-])(?:{TOKENS})", re.ASCII)
 
+KEY_LITERAL = "PRIVATE KEY"
 KEY_GATE = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
 KEY = re.compile(
     rf"{KEY_GATE}(?: BLOCK)?-----"
-    r"(?:([^-]*+(?:-(?!----)[^-]*+)*+)-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|((?:(?:\s|\\n)*+[A-Za-z0-9+/=]{32,}+)++))",
+    r"(?:([^-]*+(?:-(?!----)[^-]*+)*+)-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    r"|((?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{32,}+)++))",
     re.ASCII,
 )
 KEY_BODY = re.compile(r"[A-Za-z0-9+/]{24}")
@@ -82,7 +86,7 @@ KEY_BODY = re.compile(r"[A-Za-z0-9+/]{24}")
 URL_GATE = r"://[^\s:/?#@]*:[^\s/@]+@"
 URL = re.compile(r"://[^\s:/?#\[\]@\"'<>]*+:([^\s/@\"'<>\[\]]++)@")
 
-# Below a pattern begins with a set of characters, and looks back at the one it took: `re` then skips what cannot begin it.
+# A pattern that begins with a set of characters, and then looks back at the one it took, is faster: `re` skips the rest.
 HEADER_GATE = (
     r"(?i:bearer[ \t]+|authorization[\"']?[ \t]*[:=,][ \t]*[\"']?(?:basic|token|apikey)[ \t]+)[A-Za-z0-9._~+/-]{16}"
 )
@@ -92,12 +96,10 @@ HEADER = re.compile(
     re.ASCII,
 )
 
-PASSWORD = r"pass(?:word|wd|phrase|code)|pwd"
+PASS = r"pass(?:word|wd|phrase|code)|pwd"
 SAID = r"(?:[\"'`]\]?)?[ \t]{0,4}(?::=|=>|={1,3}|:|[ \t](?i:is):?[ \t])[ \t]{0,4}"
-FLAG = rf"--(?i:{PASSWORD}|token|api-key|secret)[ =]"
-ASSIGNED_GATE = (
-    rf"(?:(?i:{PASSWORD}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s\"'`<>]*[0-9]"
-)
+FLAG = rf"--(?i:{PASS}|token|api-key|secret)[ =]"
+ASSIGNED_GATE = rf"(?:(?i:{PASS}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s\"'`<>]*[0-9]"
 ASSIGNED = re.compile(
     r"[PpSsTtKkCc-](?:"
     r"((?i:(?<=p)ass(?:word|wd|phrase|code)|(?<=p)wd|(?<=s)ecret|(?<=t)oken|(?<=k)ey|(?<=c)redential))"
@@ -114,11 +116,12 @@ GATE = "|".join((*TYPED, TOKENS_GATE, KEY_GATE, URL_GATE, HEADER_GATE, ASSIGNED_
 PLACEHOLDER = re.compile(
     r"your|\bmy[_-]|x{4}|X{3}|\*{2}|\.{3}|…|[{}<>]|^[$%]|\[[A-Z]+\]|example|placeholder|redacted|dummy|sample|insert|replace"
     r"|change[_-]?me|anonymi[sz]ed|abcdefgh|12345678|[_-]here\b|foobar|^(?:the|enter|some|test|fake)[_-]|^(.)\1+$"
-    rf"|^(?:{PASSWORD}|pass|secret|token|key|user|admin|root|test|guest|api_?key)[_-]?\d*$",
+    rf"|^(?:{PASS}|pass|secret|token|key|user|admin|root|test|guest|api_?key)[_-]?\d*$",
     re.IGNORECASE,
 )
 RULE = re.compile(
-    r"^(?:u?int|float|utf-?|sha-?|base|md|aes|rsa|str|string|varchar|required|min|max|len)[\d|:-].*$|^https?:|[|]", re.IGNORECASE
+    r"^(?:u?int|float|utf-?|sha-?|base|md|aes|rsa|str|string|varchar|required|min|max|len)[\d|:-].*$|^https?:|[|]",
+    re.IGNORECASE,
 )
 CODE = re.compile(
     r"^[A-Za-z_]+(?:[._:-][A-Za-z_]+)+\d{0,2}$|^[a-z]+(?:[A-Z][a-z]+)+\d?$|^(?:self|this|os|process|config|env|args|req)\."
@@ -126,15 +129,21 @@ CODE = re.compile(
 )
 
 
-def secret_spans(text: str) -> list[Span]:
+def secret_spans(line: str) -> list[Span]:
     """Where the secrets stand: the value alone, not its name, and of a URL its password."""
-    whole = [match for pattern in (*DETECTED, TOKEN) for match in pattern.finditer(text)]
+    whole = [match for pattern in (*DETECTED, TOKEN) for match in pattern.finditer(line)]
     found = [match.span() for match in whole if _is_token(match[0])]
-    found += [match.span() for match in KEY.finditer(text) if KEY_BODY.search(match[1] or match[2])]
-    found += [match.span(1) for match in URL.finditer(text) if not PLACEHOLDER.search(match[1])]
-    found += [match.span(1) for match in HEADER.finditer(text) if _is_token(match[1])]
-    found += [span for match in ASSIGNED.finditer(text) if (span := _assigned(match)) is not None]
+    found += [match.span(1) for match in URL.finditer(line) if not PLACEHOLDER.search(match[1])]
+    found += [match.span(1) for match in HEADER.finditer(line) if _is_token(match[1])]
+    found += [span for match in ASSIGNED.finditer(line) if (span := _assigned(match)) is not None]
     return merged(found)
+
+
+def key_spans(text: str) -> list[Span]:
+    """Where the private keys stand, from BEGIN to END, or to the last full line of one that was cut."""
+    if KEY_LITERAL not in text:
+        return []
+    return [match.span() for match in KEY.finditer(text) if KEY_BODY.search(match[1] or match[2] or "")]
 
 
 def _is_token(value: str) -> bool:
@@ -150,7 +159,9 @@ def _assigned(match: re.Match[str]) -> Span | None:
     if name == "ey" and not KEY_OF.search(match.string, max(0, match.start() - 12), match.start()):
         return None
     start = match.start(group)
-    return (start, start + len(value)) if _is_secret(value, name.startswith(("ass", "wd", "-p")), group == BARE) else None
+    return (
+        (start, start + len(value)) if _is_secret(value, name.startswith(("ass", "wd", "-p")), group == BARE) else None
+    )
 
 
 def _is_secret(value: str, password: bool, bare: bool) -> bool:

@@ -50,9 +50,9 @@ PART = re.compile(r"\w$|[0-9][.,:]$")
 DECIMAL = re.compile(r"\+?\d{1,3}\.\d{4,}(?:[ ,]|$)|\d{1,3}\.\d{6,}")
 
 
-def card_spans(text: str) -> list[Span]:
+def card_spans(line: str) -> list[Span]:
     """Where the card numbers stand."""
-    return [match.span() for match in CARD.finditer(text) if _is_card(re.sub("[ -]", "", match[0]))]
+    return [match.span() for match in CARD.finditer(line) if _is_card(re.sub("[ -]", "", match[0]))]
 
 
 def _is_card(digits: str) -> bool:
@@ -61,23 +61,23 @@ def _is_card(digits: str) -> bool:
     return bool(ISSUED.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
 
 
-def iban_spans(text: str) -> list[Span]:
+def iban_spans(line: str) -> list[Span]:
     """Where the IBANs stand, in one piece or in groups."""
     found: list[Span] = []
-    for match in IBAN_START.finditer(text):
-        end = _iban_end(text, match.start())
+    for match in IBAN_START.finditer(line):
+        end = _iban_end(line, match.start())
         if end is not None and (not found or match.start() >= found[-1][1]):
             found.append((match.start(), end))
     return found
 
 
-def _iban_end(text: str, start: int) -> int | None:
+def _iban_end(line: str, start: int) -> int | None:
     """Where the IBAN that begins at ``start`` ends; the country says how long it is."""
     try:
-        length = registry.get_iban_spec(text[start : start + 2].upper()).iban_length
+        length = registry.get_iban_spec(line[start : start + 2].upper()).iban_length
     except SchwiftyException:
         return None
-    match = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?![A-Za-z0-9])").match(text, start)
+    match = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?![A-Za-z0-9])").match(line, start)
     if match is None:
         return None
     compact = re.sub("[ -]", "", match[0])
@@ -103,43 +103,43 @@ def shortest(regions: tuple[str, ...]) -> int:
     return max(FEWEST, min(lengths))
 
 
-def phone_spans(text: str, regions: Sequence[str]) -> list[Span]:
+def phone_spans(line: str, regions: Sequence[str]) -> list[Span]:
     """Where the phone numbers stand, with their extensions. The slow matcher sees runs of many digits only."""
     fewest = shortest(tuple(regions))
     found: list[Span] = []
-    for run in RUN.finditer(text):
+    for run in RUN.finditer(line):
         international = "+" in run[0][:3]
         digits = len(run[0]) if run[0].isdigit() else sum(map(str.isdigit, run[0]))
-        if digits >= (FEWEST if international else fewest) and not _is_plain(text, run):
+        if digits >= (FEWEST if international else fewest) and not _is_plain(line, run):
             leniency = Leniency.VALID if international else Leniency.STRICT_GROUPING
             for region in regions or (None,):
-                found += _in_run(text, run.span(), region, leniency)
+                found += _in_run(line, run.span(), region, leniency)
     return merged(found)
 
 
-def _is_plain(text: str, run: re.Match[str]) -> bool:
+def _is_plain(line: str, run: re.Match[str]) -> bool:
     """Whether a run is more likely a number, or a part of a word or a longer number."""
-    before = text[max(0, run.start() - 48) : run.start()]
+    before = line[max(0, run.start() - 48) : run.start()]
     return bool(PART.search(before)) or (run[0].isdigit() and not MENTION.search(before))
 
 
-def _in_run(text: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
+def _in_run(line: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
     """The numbers that begin in one run, chunk by chunk."""
     start, end = run
     while start < end:
         stop = min(start + CHUNK, end)
         offset = max(0, start - BEFORE)
-        for match in PhoneNumberMatcher(text[offset : stop + AFTER], region, leniency, TRIES):
+        for match in PhoneNumberMatcher(line[offset : stop + AFTER], region, leniency, TRIES):
             first, last = offset + match.start, offset + match.end
-            if start <= first < stop and not _is_part(text, first, match.raw_string):
+            if start <= first < stop and not _is_part(line, first, match.raw_string):
                 yield first, last
                 stop = max(stop, last)
         start = stop
 
 
-def _is_part(text: str, start: int, raw: str) -> bool:
-    """Whether a valid number is a part of a decimal, or bare digits of which nothing says that they are a phone number."""
-    before = text[max(0, start - 48) : start]
+def _is_part(line: str, start: int, raw: str) -> bool:
+    """Whether a valid number is a part of a decimal, or bare digits that nothing nearby calls a phone number."""
+    before = line[max(0, start - 48) : start]
     bare = raw.isdigit() and not MENTION.search(before)
     return bare or bool(PART.search(before)) or bool(DECIMAL.match(raw))
 
