@@ -43,7 +43,7 @@ TRIES = 64
 BEFORE, AFTER = 3, 48  # what it needs to see around: a currency sign, the rest of a number, an extension
 MENTION = re.compile(
     r"phone|\btele?\b|\btel[.:]|\bcall|\btext(?:ed)? (?:me|him|her|us)|mobile|\bcell|whats\s?app|telegram|\bfax|\bsms\b"
-    r"|\bdial|\bcontact|\breach (?:me|him|her|us)|\bph\b|\bring me|handy|móvil|portable",
+    r"|\bdial|\bcontact|\breach (?:me|him|her|us)|\bph\b|\bwa\.me|\bring me|handy|móvil|portable",
     re.IGNORECASE,
 )
 PART = re.compile(r"\w$|[0-9][.,:]$")
@@ -130,7 +130,8 @@ def _in_run(line: str, run: Span, region: str | None, leniency: int) -> Iterator
         stop = min(start + CHUNK, end)
         offset = max(0, start - BEFORE)
         for match in PhoneNumberMatcher(line[offset : stop + AFTER], region, leniency, TRIES):
-            first, last = offset + match.start, offset + match.end
+            unclosed = match.raw_string[0] in "([" and not set(")]") & set(match.raw_string)
+            first, last = offset + match.start + unclosed, offset + match.end
             if start <= first < stop and not _is_part(line, first, match.raw_string):
                 yield first, last
                 stop = max(stop, last)
