@@ -1,12 +1,12 @@
 """Finds e-mail and IP addresses that may lead to somebody.
 
 An e-mail address stays where its domain is reserved for documentation and tests (RFC 2606, and ``localhost``: it names
-nobody), where it is a remote of git or scp (``git@github.com:org/repo.git``), and where it only looks like one: a matrix
-product, a package at a version, a file such as ``logo@2x.png``.
+nobody), where it is a remote of git or scp (``git@github.com:org/repo.git``), and where it only looks like one: a
+matrix product, a package at a version, a file such as ``logo@2x.png``.
 
-An IP address stays where it carries no information, as `ipaddress` decides: private, loopback, link-local, unspecified,
-reserved, multicast and documentation ranges, and netmasks. One that reads as a version or a section number stays too. Of
-IPv6 only 2000::/3 is looked at, which is all that is handed out so far.
+An IP address stays where it carries no information, as `ipaddress` decides: private, loopback, link-local,
+unspecified, reserved, multicast and documentation ranges, and netmasks. One that reads as a version or a section number
+stays too. Of IPv6 only 2000::/3 is looked at, which is all that is handed out so far.
 """
 
 import ipaddress
@@ -14,48 +14,56 @@ import re
 
 Span = tuple[int, int]
 
-# A gate is read by RE2 as well as by `re`. Every span contains a match of it, so a text without one has no span.
+# A gate is read by RE2 as well as by `re`. Every span contains a match of it, so a line without one has no span.
 EMAIL_GATE = r"[^\s@]@[^\s@]+\.[^\s@]"
 IP_GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:"
 
-# Possessive, and begun only where a run of such characters begins: the time is linear in the text.
-EMAIL = re.compile(
-    r"(?<![\w.%+-])[_.%+-]*+([^\W_][\w.%+-]*+)@([^\W_](?:[^\W_]|\.(?=[^\W_])|-(?=[^\W_]|-))*+)(?![\w@]*@)(?!:[/~\w])(?!\()"
-)
+LONGEST = 256  # characters before an @ that are looked at
+LOCAL = re.compile(r"(?<![\w.%+-])[_.%+-]*+([^\W_][\w.%+-]*+)$")
+DOMAIN = re.compile(r"[^\W_](?:[^\W_]|\.(?=[^\W_])|-(?=[^\W_]|-))*+(?![\w@]*@|:[/~\w]|\()")
 RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|(?:test|invalid|example|localhost))$")
 TOP = re.compile(r"[^\W\d_]{2,24}|xn--[a-z0-9-]+")
-FILES = frozenset("png jpg jpeg gif svg webp ico css scss js jsx ts tsx mjs html json yml yaml xml txt csv tgz".split())
+FILES = re.compile(r"png|jpe?g|gif|svg|webp|ico|s?css|m?jsx?|tsx?|html|json|ya?ml|xml|txt|csv|tgz")
 VERSIONED = re.compile(r"v?\d+\.\d|\d+x\.")
 
-IPV4 = re.compile(r"(?<![\w.])(?<![A-Za-z_][-/])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.\d|-[A-Za-z])", re.ASCII)
-IPV6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
+IPV4 = re.compile(
+    r"[0-9](?<![\w.].)(?<![A-Za-z_][-/].)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z]|-[0-9]++(?!\.))",
+    re.ASCII,
+)
+IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
 VERSION = re.compile(
-    r"(?:version|ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step|exercise)"
-    r"s?[\"'>)(:=\s.]*$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|[\w-]@$|§\s*$",
+    r"(?:version|(?<![a-z])(?:ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step))s?"
+    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|§\s*$",
     re.IGNORECASE,
 )
-HEADING = re.compile(r"(?:^|\n)[#*\s]*$")
+HEADING = re.compile(r"[#*\s]*")
 
 
-def email_spans(text: str) -> list[Span]:
+def email_spans(line: str) -> list[Span]:
     """Where the e-mail addresses stand."""
-    return [(match.start(1), match.end(2)) for match in EMAIL.finditer(text) if _is_email(match[1], match[2])]
+    found: list[Span] = []
+    for at in re.finditer("@", line):
+        before, domain = line[max(0, at.start() - LONGEST) : at.start()], DOMAIN.match(line, at.end())
+        local = LOCAL.search(before) if domain is not None else None
+        if local is not None and domain is not None and _is_email(local[1], domain[0]):
+            found.append((at.start() - len(local[1]), domain.end()))
+    return found
 
 
 def _is_email(local: str, domain: str) -> bool:
     labels = domain.casefold().rstrip("-").split(".")
-    if len(labels) < 2 or not TOP.fullmatch(labels[-1]) or labels[-1] in FILES:
+    if len(labels) < 2 or not TOP.fullmatch(labels[-1]) or FILES.fullmatch(labels[-1]):
         return False
     matrix = len(local) == 1 and len(labels[0]) == 1
     return not (matrix or VERSIONED.match(domain) or RESERVED.search(".".join(labels)))
 
 
-def ip_spans(text: str) -> list[Span]:
+def ip_spans(line: str) -> list[Span]:
     """Where the IP addresses stand, without port, prefix length or zone."""
-    four = [match.span() for match in IPV4.finditer(text) if _names_a_host(match[0]) and not _is_version(text, match)]
+    four = [match.span() for match in IPV4.finditer(line) if _names_a_host(match[0]) and not _is_version(line, match)]
     six = [
         (match.start(), match.start() + len(address))
-        for match in IPV6.finditer(text)
+        for match in IPV6.finditer(line)
         if _names_a_host(address := _without_last_colon(match[0]))
     ]
     return sorted(four + six)
@@ -79,10 +87,10 @@ def _is_netmask(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return inverted & (inverted + 1) == 0
 
 
-def _is_version(text: str, match: re.Match[str]) -> bool:
-    before = text[max(0, match.start() - 24) : match.start()]
+def _is_version(line: str, match: re.Match[str]) -> bool:
+    before = line[max(0, match.start() - 24) : match.start()]
     if VERSION.search(before):
         return True
     small = all(int(part) < 20 for part in match[0].split("."))
-    titled = re.match(r"\.?[ \t]+[A-Z]", text[match.end() : match.end() + 8])
-    return small and bool(titled) and bool(HEADING.search(before) or match.start() == 0)
+    titled = re.match(r"\.?[ \t]+[A-Z]", line[match.end() : match.end() + 8])
+    return small and titled is not None and HEADING.fullmatch(line, 0, match.start()) is not None

@@ -20,9 +20,9 @@ CARD_GATE = r"[2-6][0-9](?:[ -]?[0-9]){12}"
 IBAN_GATE = r"[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11}"
 
 CARD = re.compile(
-    r"(?<![\w.])(?<!\d-)(?:[2-6][0-9]{13,18}"
-    r"|[2-6][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
-    r"|3[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})(?!\w|\.\d|-\d)",
+    r"[2-6](?<![\w.].)(?<!\d-.)(?:[0-9]{13,18}"
+    r"|[0-9]{3}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
+    r"|[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})(?!\w|\.\d|-\d)",
     re.ASCII,
 )
 ISSUED = re.compile(
@@ -34,22 +34,25 @@ ISSUED = re.compile(
 IBAN_START = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?=[ -]?[A-Z0-9]{2})")
 
 FEWEST = 7  # digits of a phone number with its country's code; fewer are too common to be one
-INSIDE = "[-x ().\\[\\]/~\u00a0\u00ad\u200b\u2010-\u2015\u2060\u2212\u3000\u30fc\uff08\uff09\uff0d-\uff0f]"
-RUN = re.compile(rf"(?:\+[(\[ ]{{0,2}}|[(\[]\+?)?[0-9](?:{INSIDE}{{0,4}}+[0-9])*+")
+MARK = "[-().\\[\\]/~\u00ad\u200b\u2010-\u2015\u2060\u2212\u30fc\uff08\uff09\uff0d-\uff0f]"
+SPACE = "[ \u00a0\u3000]"
+BETWEEN = f"(?:{SPACE}?{MARK}{{1,2}}{SPACE}?|{SPACE})?"  # two spaces are columns of a table
+RUN = re.compile(rf"[+(\[0-9](?:(?<=[0-9])|[+(\[ ]{{0,2}}[0-9])(?:(?!\.[0-9]{{5}}){BETWEEN}+[0-9]){{{FEWEST - 1},}}+")
 CHUNK = 64  # characters of a run that the matcher reads at a time, and how often it may fail there: the time is linear
 TRIES = 64
 BEFORE, AFTER = 3, 48  # what it needs to see around: a currency sign, the rest of a number, an extension
 MENTION = re.compile(
     r"phone|\btele?\b|\btel[.:]|\bcall|\btext(?:ed)? (?:me|him|her|us)|mobile|\bcell|whats\s?app|telegram|\bfax|\bsms\b"
-    r"|\bdial|\bcontact|\breach (?:me|him|her|us)|\bph\b|\bring me|handy|móvil|portable",
+    r"|\bdial|\bcontact|\breach (?:me|him|her|us)|\bph\b|\bwa\.me|\bring me|handy|móvil|portable",
     re.IGNORECASE,
 )
+PART = re.compile(r"\w$|[0-9][.,:]$")
 DECIMAL = re.compile(r"\+?\d{1,3}\.\d{4,}(?:[ ,]|$)|\d{1,3}\.\d{6,}")
 
 
-def card_spans(text: str) -> list[Span]:
+def card_spans(line: str) -> list[Span]:
     """Where the card numbers stand."""
-    return [match.span() for match in CARD.finditer(text) if _is_card(re.sub("[ -]", "", match[0]))]
+    return [match.span() for match in CARD.finditer(line) if _is_card(re.sub("[ -]", "", match[0]))]
 
 
 def _is_card(digits: str) -> bool:
@@ -58,23 +61,23 @@ def _is_card(digits: str) -> bool:
     return bool(ISSUED.fullmatch(digits)) and sum(map(int, doubled)) % 10 == 0
 
 
-def iban_spans(text: str) -> list[Span]:
+def iban_spans(line: str) -> list[Span]:
     """Where the IBANs stand, in one piece or in groups."""
     found: list[Span] = []
-    for match in IBAN_START.finditer(text):
-        end = _iban_end(text, match.start())
+    for match in IBAN_START.finditer(line):
+        end = _iban_end(line, match.start())
         if end is not None and (not found or match.start() >= found[-1][1]):
             found.append((match.start(), end))
     return found
 
 
-def _iban_end(text: str, start: int) -> int | None:
+def _iban_end(line: str, start: int) -> int | None:
     """Where the IBAN that begins at ``start`` ends; the country says how long it is."""
     try:
-        length = registry.get_iban_spec(text[start : start + 2].upper()).iban_length
+        length = registry.get_iban_spec(line[start : start + 2].upper()).iban_length
     except SchwiftyException:
         return None
-    match = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?![A-Za-z0-9])").match(text, start)
+    match = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?![A-Za-z0-9])").match(line, start)
     if match is None:
         return None
     compact = re.sub("[ -]", "", match[0])
@@ -84,8 +87,8 @@ def _iban_end(text: str, start: int) -> int | None:
 
 def phone_gate(regions: Sequence[str]) -> str:
     """As few digits as a number of these regions can have, or a plus and the fewest of any country."""
-    digit = f"(?:{INSIDE}{{0,4}}[0-9])"
-    return rf"\+{digit}{{{FEWEST}}}|[0-9]{digit}{{{shortest(tuple(regions)) - 1}}}"
+    digit = f"(?:{BETWEEN}[0-9])"
+    return rf"\+[(\[ ]{{0,2}}[0-9]{digit}{{{FEWEST - 1}}}|[0-9]{digit}{{{shortest(tuple(regions)) - 1}}}"
 
 
 @lru_cache
@@ -100,39 +103,46 @@ def shortest(regions: tuple[str, ...]) -> int:
     return max(FEWEST, min(lengths))
 
 
-def phone_spans(text: str, regions: Sequence[str]) -> list[Span]:
+def phone_spans(line: str, regions: Sequence[str]) -> list[Span]:
     """Where the phone numbers stand, with their extensions. The slow matcher sees runs of many digits only."""
     fewest = shortest(tuple(regions))
     found: list[Span] = []
-    for run in RUN.finditer(text):
-        international = "+" in run[0][:2]
-        if sum(map(str.isdigit, run[0])) >= (FEWEST if international else fewest):
+    for run in RUN.finditer(line):
+        international = "+" in run[0][:3]
+        digits = len(run[0]) if run[0].isdigit() else sum(map(str.isdigit, run[0]))
+        if digits >= (FEWEST if international else fewest) and not _is_plain(line, run):
             leniency = Leniency.VALID if international else Leniency.STRICT_GROUPING
             for region in regions or (None,):
-                found += _in_run(text, run.span(), region, leniency)
+                found += _in_run(line, run.span(), region, leniency)
     return merged(found)
 
 
-def _in_run(text: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
+def _is_plain(line: str, run: re.Match[str]) -> bool:
+    """Whether a run is more likely a number, or a part of a word or a longer number."""
+    before = line[max(0, run.start() - 48) : run.start()]
+    return bool(PART.search(before)) or (run[0].isdigit() and not MENTION.search(before))
+
+
+def _in_run(line: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
     """The numbers that begin in one run, chunk by chunk."""
     start, end = run
     while start < end:
         stop = min(start + CHUNK, end)
         offset = max(0, start - BEFORE)
-        for match in PhoneNumberMatcher(text[offset : stop + AFTER], region, leniency, TRIES):
-            first, last = offset + match.start, offset + match.end
-            if start <= first < stop and _is_phone(text, first, match.raw_string):
+        for match in PhoneNumberMatcher(line[offset : stop + AFTER], region, leniency, TRIES):
+            unclosed = match.raw_string[0] in "([" and not set(")]") & set(match.raw_string)
+            first, last = offset + match.start + unclosed, offset + match.end
+            if start <= first < stop and not _is_part(line, first, match.raw_string):
                 yield first, last
                 stop = max(stop, last)
         start = stop
 
 
-def _is_phone(text: str, start: int, raw: str) -> bool:
-    """Whether a number that is valid is not more likely something else."""
-    before = text[max(0, start - 48) : start]
-    if DECIMAL.match(raw) or re.search(r"\w$|[0-9][.,:/]$", before):
-        return False
-    return not raw.isdigit() or bool(MENTION.search(before))
+def _is_part(line: str, start: int, raw: str) -> bool:
+    """Whether a valid number is a part of a decimal, or bare digits that nothing nearby calls a phone number."""
+    before = line[max(0, start - 48) : start]
+    bare = raw.isdigit() and not MENTION.search(before)
+    return bare or bool(PART.search(before)) or bool(DECIMAL.match(raw))
 
 
 def merged(spans: list[Span]) -> list[Span]:
