@@ -108,6 +108,33 @@ def test_reply_of_no_use_is_dropped_with_its_reason() -> None:
     assert written.dropped == [Dropped("ann", "empty_persona"), Dropped("ben", "refused_persona")]
 
 
+PRIVATE = "- Prefers short answers, Zelda Quux\n- zelda@quux.io\n- Ship to 12 Elm Street\n- Likes numbers"
+
+
+def test_names_addresses_and_ids_stay_out_of_a_persona() -> None:
+    rows = [talk("c", "Hi, my name is Zelda Quux, mail me at zelda@quux.io.", "Yes?")]
+    written = infer(rows, lambda *_: PRIVATE)
+    (found,) = written.kept
+    assert "Zelda" not in found.text
+    assert "quux" not in found.text
+    assert "Elm Street" not in found.text
+    assert found.text.splitlines()[0].startswith("- Prefers short answers")
+    assert len(found.text.splitlines()) == 3  # of the mail address nothing was left
+    assert written.counts["redacted/EMAIL"] == 1
+    assert written.counts["redacted/ADDRESS"] == 1
+    assert written.counts["redacted/NAME"] >= 1
+
+
+def test_persona_of_placeholders_alone_is_dropped() -> None:
+    rows = [talk("c", "Hi, my name is Zelda Quux.", "Yes?")]
+    assert infer(rows, lambda *_: "- Zelda Quux\n- zelda@quux.io").dropped == [Dropped("ann", "empty_persona")]
+
+
+def test_update_lets_no_name_in() -> None:
+    engine = ScriptedEngine(lambda *_: "- short\n- is called Zelda Quux")
+    assert "Zelda" not in update("- short", ["My name is Zelda Quux."], engine, CONFIG)
+
+
 def test_prompt_asks_for_as_many_points_as_configured() -> None:
     assert "at most 3 key points" in read([talk("c", "Hi.", "Yes?")], config=replace(CONFIG, max_points=3))["ann"]
 

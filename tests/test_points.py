@@ -1,6 +1,6 @@
 import pytest
 
-from rlhi.persona.points import points
+from rlhi.persona.points import points, without_placeholders
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,9 @@ def test_points_are_what_is_listed_without_introductions_and_remarks(reply: str,
 def test_points_are_cut_at_the_most_that_are_allowed() -> None:
     text, _ = points("\n".join(f"{i}. point {i}" for i in range(1, 9)), 5)
     assert text.splitlines() == [f"- point {i}" for i in range(1, 6)]
+
+
+def test_point_of_placeholders_alone_is_no_point() -> None:
+    redacted = "- [NAME]\n- Write to [EMAIL]\n- [ADDRESS], [PHONE].\n- Likes [square] brackets\n- **[NAME]**"
+    assert without_placeholders(redacted) == "- Write to [EMAIL]\n- Likes [square] brackets"
+    assert without_placeholders("") == ""

@@ -5,6 +5,7 @@ import re
 from rlhi.records import Reason
 
 BULLET = re.compile(r"^(?:[-•–]\s*|\*\s+|\d+[.)]\s+)")
+PLACEHOLDERS = re.compile(r"(?:[\W_]*\[[A-Z]+\])+[\W_]*")
 HEADING = re.compile(r"^(?:#+\s.*|\*\*[^*]+\*\*|.*:\**)$")
 REFUSAL = re.compile(
     r"""
@@ -38,3 +39,8 @@ def points(text: str, most: int) -> tuple[str, Reason | None]:
         return "", "refused_persona"
     kept = list(dict.fromkeys(line for line in said if line not in refused))[:most]
     return "\n".join(f"- {line}" for line in kept), None if kept else "empty_persona"
+
+
+def without_placeholders(persona: str) -> str:
+    """The persona without points of which redaction left nothing but placeholders."""
+    return "\n".join(line for line in persona.splitlines() if not PLACEHOLDERS.fullmatch(line))

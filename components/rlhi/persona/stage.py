@@ -2,7 +2,8 @@
 
 Only user messages are read (2.2, Fig. 7), newest first and cut by tokens, and never those of a held-out conversation
 (3.4). A point is a line; what comes after the last allowed point is cut. A reply that refuses or says nothing is
-dropped with its reason.
+dropped with its reason. Names, addresses and ids are asked to stay out, and what the model writes all the same is
+replaced (`rlhi.pii`).
 
 Personas change as people talk (2.3 says so and not how): here the points so far and what is new make the next points,
 and the history is not read again. A recurring run does so with the personas of an earlier one (`previous`), a server
@@ -21,8 +22,9 @@ from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.engine import Engine, Request, open_engine
 from rlhi.errors import InputError
 from rlhi.history import Utterance, fitting
-from rlhi.persona.points import points
+from rlhi.persona.points import points, without_placeholders
 from rlhi.persona.timing import Made, Material, per_user, time_safe
+from rlhi.pii.persona import redact_persona
 from rlhi.records import Conversation, Message, Persona
 from rlhi.render import prompt
 
@@ -72,7 +74,10 @@ def make(asked: Sequence[Material], engine: Engine, config: PersonaConfig) -> li
     shown = [fitting(each.said, partial(_request, each, config), engine, limit) for each in asked]
     requests = [_request(each, config, read) for each, read in zip(asked, shown, strict=True) if read]
     replies = iter(engine.generate(requests, config.sampling, 1, config.seed))
-    return [_made(read, next(replies)[0].text, config) if read else Made("", (), "no_message_fits") for read in shown]
+    return [
+        _made(each, read, next(replies)[0].text, config) if read else Made("", (), "no_message_fits")
+        for each, read in zip(asked, shown, strict=True)
+    ]
 
 
 def update(persona: str, messages: Sequence[str], engine: Engine, config: PersonaConfig) -> str:
@@ -86,9 +91,12 @@ def update(persona: str, messages: Sequence[str], engine: Engine, config: Person
     return made.text or persona
 
 
-def _made(read: Sequence[Utterance], reply: str, config: PersonaConfig) -> Made:
+def _made(material: Material, read: Sequence[Utterance], reply: str, config: PersonaConfig) -> Made:
     text, reason = points(reply, config.max_points)
-    return Made(text, tuple(dict.fromkeys(one.conversation_id for one in read)), reason)
+    redacted, found = redact_persona(text, [one.text for one in material.said])
+    telling = without_placeholders(redacted)
+    conversations = tuple(dict.fromkeys(one.conversation_id for one in read))
+    return Made(telling, conversations, reason or (None if telling else "empty_persona"), found)
 
 
 def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance]) -> Request:
