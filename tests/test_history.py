@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from rlhi.engine import Request
 from rlhi.engine.scripted import ScriptedEngine
-from rlhi.history import Utterance, fitting, newest_first
+from rlhi.history import Utterance, as_spoken, fitting, newest_first
 from tests.rows import messages, talk
 
 ENGINE = ScriptedEngine(lambda *_: "")
@@ -44,3 +44,8 @@ def test_prompt_never_exceeds_the_limit_where_joined_texts_cost_more_than_their_
     texts = fit(["a b", "c d", "e f", "g h"], 10, dear)
     assert texts
     assert dear.count_tokens(ask([Utterance("c", 0, text) for text in texts])) <= 10
+
+
+def test_messages_are_shown_as_spoken_under_the_newest_conversation() -> None:
+    rows = [talk("old", "One.", "1", "Two."), talk("new", "Three.", "3", "Four.", day=1)]
+    assert [one.text for one in as_spoken(newest_first(rows))] == ["Three.", "Four.", "One.", "Two."]

@@ -51,14 +51,14 @@ def test_persona_names_user_points_and_conversations() -> None:
     assert written.counts == {"inferred": 2}
 
 
-def test_only_the_users_own_words_are_read_newest_first() -> None:
+def test_only_the_users_own_words_are_read_newest_conversation_first() -> None:
     rows = [
         talk("old", "First.", "SECRET", "Second."),
         talk("new", "system:SECRET", "Third.", "SECRET", day=1),
         talk("other", "Nothing.", "SECRET", user="ben"),
     ]
     shown = read(rows)
-    assert "Third.\n\nSecond.\n\nFirst.\n[The End" in shown["ann"]
+    assert "Third.\n\nFirst.\n\nSecond.\n[The End" in shown["ann"]
     assert "SECRET" not in "".join(shown.values())
     assert "Nothing." not in shown["ann"]
 
@@ -139,7 +139,7 @@ def test_prompt_asks_for_as_many_points_as_configured() -> None:
     assert "at most 3 key points" in read([talk("c", "Hi.", "Yes?")], config=replace(CONFIG, max_points=3))["ann"]
 
 
-def test_update_reads_the_points_and_the_new_messages_newest_first() -> None:
+def test_update_reads_the_points_and_the_new_messages() -> None:
     seen: list[Request] = []
 
     def reply(request: Request, _: int) -> str:
@@ -149,7 +149,7 @@ def test_update_reads_the_points_and_the_new_messages_newest_first() -> None:
     assert update("- short\n- formal", ["At length.", "More!"], ScriptedEngine(reply), CONFIG) == "- long\n- formal"
     (message,) = seen[0].messages
     assert "Points]\n- short\n- formal\n[The End" in message.content
-    assert "Messages]\nMore!\n\nAt length.\n[The End" in message.content
+    assert "Messages]\nAt length.\n\nMore!\n[The End" in message.content
 
 
 @pytest.mark.parametrize("reply", ["", "I'm sorry, but I can't do that."])

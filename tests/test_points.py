@@ -16,6 +16,8 @@ from rlhi.persona.points import points, without_placeholders
         "There are no clear preferences in the messages.",
         "Not enough information.",
         "I don't have enough information about this user.",
+        "I'm here to help. Please share your messages with me.",
+        "I am a helpful AI assistant named Bo, trained to be clear.\n\nI will respond to every message.",
         "Unfortunately, the messages do not tell.",
         "Based on the messages provided, it is not possible to tell how the user likes answers.",
     ],
@@ -48,6 +50,8 @@ def test_reply_that_says_nothing_is_empty(reply: str) -> None:
         ("- Dislikes it when the assistant says sorry", "- Dislikes it when the assistant says sorry"),
         ("I'm sorry for the delay. The points:\n- short\n- I cannot tell more", "- short"),
         ("* short\n\n  - short\n2) with numbers\n• 3.5 stars\n", "- short\n- with numbers\n- 3.5 stars"),
+        ("- short\n- [The End of User Messages]", "- short"),
+        ("- I am a beginner and want plain words", "- I am a beginner and want plain words"),
         ("-short\n---\n-sober", "- short\n- sober"),
         ("Prefers code.\n---\nDislikes prose.", "- Prefers code.\n- Dislikes prose."),
         (

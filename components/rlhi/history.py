@@ -47,5 +47,13 @@ def fitting(
     return taken
 
 
+def as_spoken(said: Sequence[Utterance]) -> list[Utterance]:
+    """The same with the messages of each conversation in the order of the conversation: a wish after its request."""
+    places = {
+        conversation: place for place, conversation in enumerate(dict.fromkeys(one.conversation_id for one in said))
+    }
+    return sorted(said, key=lambda one: (places[one.conversation_id], one.index))
+
+
 def _tokens(text: str, engine: Engine) -> int:
     return engine.count_tokens(Request("", (Message("user", text),)))

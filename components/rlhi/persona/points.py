@@ -6,13 +6,14 @@ from rlhi.records import Reason
 
 BULLET = re.compile(r"^(?:[-•–]\s*|\*\s+|\d+[.)]\s+)")
 PLACEHOLDERS = re.compile(r"(?:[\W_]*\[[A-Z]+\])+[\W_]*")
-HEADING = re.compile(r"^(?:#+\s.*|\*\*[^*]+\*\*|.*:\**)$")
+HEADING = re.compile(r"^(?:#+\s.*|\*\*[^*]+\*\*|\[The (?:Start|End) of .*|.*:\**)$")
 REFUSAL = re.compile(
     r"""
       i'?m\s(?:very\s|so\s)?sorry | sorry\b | i\sapologi[sz]e | unfortunately,?\s(?:i|the|there|it)\b
     | as\san?\s(?:ai|large\slanguage\smodel|language\smodel)\b
     | i\s(?:cannot|can't|could\snot|couldn't|am\sunable|am\snot\sable|do\snot\shave|don't\shave)\b
-    | i'm\s(?:unable|not\sable)\b
+    | i'm\s(?:unable|not\sable|(?:here|ready|glad|happy)\sto\s(?:help|assist))\b
+    | i(?:'m|\sam)\s(?:not\s)?an?\s(?:\w+\s){0,3}(?:ai|assistant|chatbot|language\smodel)\b
     | (?:based\son\s.{0,60},\s)?
       (?: it\sis\s(?:not\spossible|impossible|difficult|hard)\sto\b
         | (?:there\s(?:is|are|was|were)\s)?

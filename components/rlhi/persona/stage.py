@@ -1,6 +1,6 @@
 """Infers at most five points on how a user likes to be answered, from the user's own messages.
 
-Only user messages are read (2.2, Fig. 7), newest first and cut by tokens, and never those of a held-out conversation
+Only user messages are read (2.2, Fig. 7), the newest that fit, and never those of a held-out conversation
 (3.4). A point is a line; what comes after the last allowed point is cut. A reply that refuses or says nothing is
 dropped with its reason. Names, addresses and ids are asked to stay out, and what the model writes all the same is
 replaced (`rlhi.pii`).
@@ -21,7 +21,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.engine import Engine, Request, open_engine
 from rlhi.errors import InputError
-from rlhi.history import Utterance, fitting
+from rlhi.history import Utterance, as_spoken, fitting
 from rlhi.persona.points import points, without_placeholders
 from rlhi.persona.timing import Made, Material, per_user, time_safe
 from rlhi.pii.persona import redact_persona
@@ -100,7 +100,7 @@ def _made(material: Material, read: Sequence[Utterance], reply: str, config: Per
 
 
 def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance]) -> Request:
-    values = {"max_points": config.max_points, "user_message_history": "\n\n".join(one.text for one in read)}
+    values = {"max_points": config.max_points, "user_message_history": "\n\n".join(one.text for one in as_spoken(read))}
     if material.so_far is None:
         text = prompt("rlhi.persona", "prompt.j2", **values)
     else:

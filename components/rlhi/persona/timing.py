@@ -137,7 +137,8 @@ def _chains(training: Iterable[Conversation]) -> list[_Chain]:
 def _next(user: str, so_far: Persona | None, made: Made | None, counts: Counter[str]) -> Persona | None:
     """The persona after ``made``: a new one, an updated one, or the one so far where nothing could be made."""
     if made is None or made.reason is not None:
-        counts["unchanged"] += so_far is not None
+        if so_far is not None:
+            counts["unchanged"] += 1
         return so_far
     counts["inferred" if so_far is None else "updated"] += 1
     counts.update({f"redacted/{kind}": n for kind, n in made.redacted.items()})
