@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import sys
+import types
 import typing
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,9 +169,20 @@ def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, A
 
 
 def _describe(field: FieldInfo, default: Any) -> str:
-    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    choices = _choices(field.annotation)
     shown = f" One of {', '.join(choices)}." if choices else ""
     return f"{field.description or ''}{shown} [{default}]".replace("%", "%%")
+
+
+def _choices(hint: Any) -> list[str]:
+    """The values of a Literal, or of a union of them."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)] if _is_union(hint) else []
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _module(stage: str) -> Any:
