@@ -28,7 +28,8 @@ from rlhi.sources import SourceFile, list_files
 
 LFS = b"version https://git-lfs"
 ROWS = 1000
-WAITING = 3  # batches that are read ahead
+READ_BYTES = 4 << 20
+WAITING = 2  # batches that are read ahead
 T = TypeVar("T")
 
 
@@ -98,7 +99,7 @@ def open_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
     with file.filesystem.open_input_file(file.path) as opened:
         _refuse_pointer(opened.read(len(LFS)), file)
         opened.seek(0)
-        yield pq.ParquetFile(opened, buffer_size=1 << 20)
+        yield pq.ParquetFile(opened, buffer_size=READ_BYTES, pre_buffer=False)  # else it holds the file in memory
 
 
 def _look(file: SourceFile, kind: Kind | None, mapping: Mapping) -> tuple[Kind, int | None]:

@@ -125,9 +125,10 @@ def _near(spool: Spool, rows: int, config: IngestConfig) -> ledgers.NearDuplicat
 
 
 def _drop(stream: Stream, ledger: Ledger, decision: Decision) -> None:
-    gone = decision.reason > 0
-    ids = pa.array([f"{number:016x}" for number in ledger.id[gone].tolist()], pa.string())
-    stream.drop(dropped_rows(ids, decision.reason[gone], ledgers.REASONS))
+    gone = np.flatnonzero(decision.reason)
+    for places in np.array_split(gone, 1 + len(gone) // 10_000):
+        ids = pa.array([f"{number:016x}" for number in ledger.id[places].tolist()], pa.string())
+        stream.drop(dropped_rows(ids, decision.reason[places], ledgers.REASONS))
 
 
 def _keep(stream: Stream, spool: Spool, decision: Decision, config: IngestConfig) -> Counter[str]:
