@@ -14,7 +14,7 @@ from pipelines import listing, recipes, summary
 from pipelines.recipes import Recipe
 from rlhi import tracking
 from rlhi.errors import InputError
-from rlhi.sources import list_files
+from rlhi.sources import list_files, uris
 
 if TYPE_CHECKING:
     from pipelines import local
@@ -79,6 +79,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         default="process",
         help="Stages as processes of this Python, or in their images over Docker or podman. [process]",
     )
+    run.add_argument(
+        "--compare",
+        metavar="URIS",
+        default="",
+        help="Datasets whose contexts analyze compares the logs' with, commas between them.",
+    )
     run.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
 
 
@@ -108,6 +114,9 @@ def _compile(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     """Checks everything, then runs, then tells."""
     recipe, source = _recipe(given), _source(given.source)
+    compare = ",".join(map(_source, uris(given.compare)))
+    if compare and recipe.analyze is None:
+        raise InputError(f"--compare: {recipe.name} does not run analyze, which compares; leave it out")
     from pipelines import graph, local
 
     pipeline = graph.build(recipe)
@@ -119,11 +128,12 @@ def _run(given: argparse.Namespace) -> int:
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
     env = {"RLHI_STORE": str(work / "store"), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
-    place = local.Place(work, given.runner, [*_local_paths(source), *_local_paths(_model(given.model or ""))], env)
+    read = [path for uri in (source, *uris(compare), _model(given.model or "")) for path in _local_paths(uri)]
+    place = local.Place(work, given.runner, read, env)
     progress = local.Progress(summary.console(), work, len(recipe.stages))
     succeeded = False
     try:
-        local.run(pipeline, {"source": source}, place, progress)
+        local.run(pipeline, {"source": source, "compare": compare}, place, progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
         tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)

@@ -20,7 +20,19 @@ from rlhi.config import StageConfig, as_dict, from_text, override, parse
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
-STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo", "evaluate")
+STAGES = (
+    "ingest",
+    "classify",
+    "persona",
+    "reconstruct",
+    "rewrite",
+    "sample",
+    "reward",
+    "rip",
+    "dpo",
+    "evaluate",
+    "analyze",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +86,7 @@ def parser(stage: str) -> argparse.ArgumentParser:
     )
     paths = made.add_argument_group("data")
     for name, hint in _parameters(stage).items():
-        _add_path(paths, name, hint)
+        _add_path(paths, name, hint, inspect.signature(module.run).parameters[name].default)
     settings = made.add_argument_group("settings (JSON values; the paper's where it gives one)")
     settings.add_argument(
         "--config", metavar="JSON", default="{}", help="Fields as one JSON object; flags win over it."
@@ -128,7 +140,7 @@ def _merged(usual: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _add_path(group: Any, name: str, hint: Any) -> None:
+def _add_path(group: Any, name: str, hint: Any, default: Any) -> None:
     flag = f"--{name.replace('_', '-')}"
     records = typing.get_args(hint)
     if typing.get_origin(hint) is Input:
@@ -137,8 +149,16 @@ def _add_path(group: Any, name: str, hint: Any) -> None:
         group.add_argument(
             flag, dest=name, required=True, metavar="FOLDER", help=f"Written: {records[0].__name__} rows."
         )
-    else:
+    elif default is inspect.Parameter.empty:
         group.add_argument(flag, dest=name, required=True, metavar="URI", help="File, folder or glob; local or s3://.")
+    else:
+        group.add_argument(
+            flag,
+            dest=name,
+            default=default,
+            metavar="URIS",
+            help="Optional: files, folders or globs with commas between them.",
+        )
 
 
 def _parameters(stage: str) -> dict[str, Any]:

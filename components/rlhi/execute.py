@@ -48,7 +48,7 @@ def execute(call: Call, executor_input: str | None = None) -> Manifest:
         InputError: bad input, or another output in the place of this one.
     """
     digests = {name: item.manifest.digest for name, item in call.inputs.items()}
-    digests |= {name: source_digest(value) for name, value in call.scalars.items()}
+    digests |= {name: source_digest(value) for name, value in call.scalars.items() if value}
     key = digest(json.dumps([call.stage, manifest.code_version(), as_json(call.config), digests]))
     reused = _reuse(call, key)
     if not reused:

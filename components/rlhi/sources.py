@@ -3,7 +3,7 @@
 import glob
 import hashlib
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
@@ -47,10 +47,23 @@ def list_files(source: str) -> list[SourceFile]:
     return readable
 
 
+def uris(sources: str) -> list[str]:
+    """The URIs of a list with commas between them; a local path that exists is one, commas and all."""
+    if sources and Path(sources).exists():
+        return [sources]
+    return [uri.strip() for uri in sources.split(",") if uri.strip()]
+
+
 def source_digest(source: str) -> str:
-    """Names and contents of the files; for remote files names, sizes and times, since reading them all is not free."""
+    """Names and contents of the files; for remote files names, sizes and times, since reading them all is not free.
+
+    Of a list of several, see `uris`, it is the digest of their digests.
+    """
+    several = uris(source)
+    if len(several) > 1:
+        return digest(" ".join(map(source_digest, several)))
     total = hashlib.sha256()
-    for file in list_files(source):
+    for file in list_files(*several or [source]):
         total.update(file.name.encode() + b"\0")
         if isinstance(file.filesystem, fs.LocalFileSystem):
             with open(file.path, "rb") as opened:
