@@ -14,7 +14,7 @@ import pytest
 
 from rlhi.errors import InputError
 from rlhi.ingest.wildchat import read_rows
-from rlhi.sources import list_files, source_digest
+from rlhi.sources import list_files, source_digest, uris
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "conversations.jsonl"
 
@@ -113,3 +113,21 @@ def test_digest_follows_content_and_not_place(tmp_path: Path) -> None:
 def test_an_unknown_scheme_is_refused() -> None:
     with pytest.raises(InputError, match="gs://bucket: unknown scheme"):
         list_files("gs://bucket")
+
+
+def test_list_of_uris_is_split_at_commas_but_a_path_that_exists_is_one(tmp_path: Path) -> None:
+    odd = tmp_path / "a,b.jsonl"
+    assert uris(str(odd)) == [f"{tmp_path}/a", "b.jsonl"]
+    odd.write_bytes(EXAMPLES.read_bytes())
+    assert uris(str(odd)) == [str(odd)]
+    assert uris("s3://bucket/a, b.jsonl,") == ["s3://bucket/a", "b.jsonl"]
+    assert uris("") == []
+
+
+def test_digest_of_a_list_follows_its_parts_and_their_order(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text("{}")
+    (tmp_path / "two.jsonl").write_text("[]")
+    one, two = str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")
+    digests = [source_digest(source) for source in (f"{one},{two}", f"{two},{one}", str(tmp_path), one)]
+    assert len(set(digests)) == 4
+    assert source_digest(f"{one}, {two}") == digests[0]

@@ -1,6 +1,8 @@
 """How different the contexts of a dataset are: the average pairwise cosine distance (2.2), and a map of them (App. B).
 
-The map places each context beside those that mean the same (t-SNE); distances across it mean little.
+The map places each context beside those that mean the same (t-SNE); distances across it mean little. Two principal
+components would hold a tenth of what the embeddings tell apart, mostly what separates the datasets: the most diverse of
+them then looks like the smallest.
 """
 
 from collections import defaultdict
@@ -15,6 +17,7 @@ from rlhi.analyze.estimates import Bootstrap
 
 FEW = 12  # points under which t-SNE has no neighbourhoods to keep: principal components then
 PERPLEXITY = 30
+SAME = 1e-5  # between vectors of one text in two batches
 
 # 2.2 of the paper: 500 contexts each, by text-embedding-3-small
 PAPER = {"WildChat": 0.865, "HelpSteer2": 0.848, "HH-RLHF": 0.751}
@@ -103,7 +106,9 @@ def _by_group(vectors: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, n
 
 def on_a_map(vectors: np.ndarray, seed: int) -> np.ndarray:
     """Each row's place (rows, 2): neighbours by cosine stay neighbours."""
-    if len(vectors) < FEW:
+    if len(vectors) < 2:
+        return np.zeros((len(vectors), 2))
+    if len(vectors) < FEW or np.ptp(vectors, axis=0).max() < SAME:
         return _principal(vectors)
     from sklearn.manifold import TSNE
 

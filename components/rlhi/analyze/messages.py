@@ -25,8 +25,8 @@ PAPER_SHARES: dict[Label, float] = {
     "re-attempt without feedback": 4.77,
     "positive feedback": 1.25,
 }
-PAPER_LATE = {"re-attempt with feedback": 83.15}
-PAPER_LENGTHS = {"initial": 725, "re-attempt with feedback": 272}
+PAPER_LATE: dict[Label, float] = {"re-attempt with feedback": 83.15}
+PAPER_LENGTHS: dict[Label, float] = {"initial": 725, "re-attempt with feedback": 272}
 PAPER_TURNS = 2.54
 
 

@@ -94,14 +94,12 @@ def preferred(scores: Sequence[float], prior: Sequence[float]) -> Preference | N
 def _preferences(
     dimension: Dimension, personas: Sequence[Persona], engine: Engine, *, calibrate: bool
 ) -> dict[str, Preference | Dropped]:
-    choices = DIMENSIONS[dimension].choices
     requests = [_ask(dimension, persona.user_id, persona.text) for persona in personas]
     fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
-    prior = engine.choose([_ask(dimension, "prior", EMPTY)], choices)[0] if calibrate and fits else [0.0] * len(choices)
-    found = {
-        request.key: preferred(scores, prior)
-        for request, scores in zip(fits, engine.choose(fits, choices), strict=True)
-    }
+    asked = [*fits, _ask(dimension, "prior", EMPTY)] if calibrate else fits
+    scores = engine.choose(asked, DIMENSIONS[dimension].choices)
+    prior = scores[-1] if calibrate else [0.0] * len(PREFERENCES)
+    found = {request.key: preferred(own, prior) for request, own in zip(fits, scores, strict=False)}
     outcomes: dict[str, Preference | Dropped] = {}
     for request in requests:
         reason: Reason = "unreadable_label" if request.key in found else "prompt_too_long"
