@@ -26,6 +26,7 @@ DATASETS = ((BLUE, "o"), (ORANGE, "^"), (GREEN, "s"), (PURPLE, "D"), (VERMILLION
 LAST = 10  # places with a bar of their own: as many turns as a conversation has at most (C.1)
 ROOM = 7.0  # percent of a bar's height that a number takes
 NARROW = 4.0  # and of its width
+FAR = 300  # between the ends of an axis of lengths, so that powers of ten suffice
 
 
 def types_by_place(places: Mapping[int, Mapping[Label, int]]) -> bytes:
@@ -66,8 +67,8 @@ def lengths(said: Sequence[Said]) -> bytes:
         axes.text(1.015, -0.75, "messages", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
         axes.set_yticks(range(len(rows)), [label for label, _ in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.6), xlabel="characters")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.tick_params(axis="y", length=0)
+        _log_ticks(axes)
         _marks(figure)
         return as_png(figure)
 
@@ -168,6 +169,16 @@ def _spread(axes: Any, y: int, values: Sequence[int], colour: str) -> None:
     axes.plot((low, high), (y, y), color=INK, linewidth=5, alpha=0.28, solid_capstyle="butt")
     axes.plot((middle, middle), (y - 0.24, y + 0.24), color=INK, linewidth=2, solid_capstyle="butt")
     axes.plot(np.mean(values), y, "D", color="white", markeredgecolor=INK, markersize=5.5, zorder=4)
+
+
+def _log_ticks(axes: Any) -> None:
+    """Plain numbers, and more of them where the axis spans little."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < FAR else (1,)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _marks(figure: Any) -> None:
