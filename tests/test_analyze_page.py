@@ -125,8 +125,8 @@ def test_datasets_are_compared_by_their_intervals(other: Diversity, expected: st
 
 def test_small_model_and_few_users_are_cautioned() -> None:
     assert any("Only 3 users" in caution for caution in cautions(findings()))
-    assert not any("so small" in caution for caution in cautions(findings()))
-    assert any("so small" in caution for caution in cautions(findings(label_model=SMALLEST)))
+    assert not any("better than guessing" in caution for caution in cautions(findings()))
+    assert any("better than guessing" in caution for caution in cautions(findings(label_model=SMALLEST)))
 
 
 def test_metrics_leave_out_what_was_not_measured() -> None:

@@ -142,7 +142,7 @@ def _parts(files: Sequence[SourceFile]) -> list[SourceFile]:
 def _rows(file: SourceFile) -> Iterator[object]:
     try:
         yield from _parquet(file) if file.path.endswith(".parquet") else _jsonl(file)
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+    except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file.path}: cannot be read as {_format(file)}: {reason}") from None
 
@@ -162,9 +162,16 @@ def _parquet(file: SourceFile) -> Iterator[object]:
 
 def _jsonl(file: SourceFile) -> Iterator[object]:
     with file.filesystem.open_input_stream(file.path) as stream:  # unpacks .gz by the name
-        for line in io.BufferedReader(stream):
+        for number, line in enumerate(io.BufferedReader(stream), 1):
             if line.strip():
-                yield json.loads(line)
+                yield _parsed(line, f"{file.path}: line {number}")
+
+
+def _parsed(line: bytes, where: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise InputError(f"{where} is not JSON; give one object on each line") from None
 
 
 def _has(row: object) -> str:
