@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from rlhi.analyze import datasets
 from rlhi.errors import InputError
 from rlhi.ingest.wildchat import read_rows
 from rlhi.sources import list_files, source_digest, uris
@@ -87,6 +88,13 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("where", ["", "/2024", "/2024/march.jsonl", "/2024/*.jsonl"])
 def test_conversations_are_read_from_s3_as_from_disk(bucket: str, where: str) -> None:
     assert read_rows(bucket + where)[0] == read_rows(str(EXAMPLES))[0]
+
+
+@pytest.mark.slow
+def test_contexts_to_compare_with_are_read_from_s3_as_from_disk(bucket: str) -> None:
+    (far,), (near,) = (datasets.read(source, 20, 0) for source in (f"{bucket}/2024/march.jsonl", str(EXAMPLES)))
+    assert (far.of, far.by_user) == (near.of, near.by_user) == (far.of, True)
+    assert len(far.contexts) == 20
 
 
 @pytest.mark.slow

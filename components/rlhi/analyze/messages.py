@@ -1,6 +1,6 @@
 """What kinds of messages users write, where in a conversation, and how long they are (2.2).
 
-The paper's shares can only be over conversations of several turns: 27.07% of initial requests are one in 3.7 messages,
+The paper's shares seem to be over conversations of several turns: 27.07% of initial requests are one in 3.7 messages,
 where its conversations have 2.54 turns on average. So the shares stand here for all conversations and for those.
 """
 
