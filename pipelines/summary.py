@@ -73,6 +73,7 @@ def places(done: Sequence["Done"], work: Path, tracking_uri: str) -> list[tuple[
     found += [("pairs", folders[stage]) for stage in ("rip",) if stage in folders]
     found += [("adapter", _adapter(folders[stage])) for stage in ("dpo",) if stage in folders]
     found += [("report", path) for stage in folders for path in sorted(folders[stage].rglob("report.html"))]
+    found += [("analysis", path) for stage in folders for path in sorted(folders[stage].rglob("analysis.html"))]
     return [(name, str(path)) for name, path in found] + [_tracking(tracking_uri)]
 
 

@@ -22,7 +22,19 @@ from rlhi.config import Secret, StageConfig, as_dict, from_text, override, parse
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
-STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo", "evaluate")
+STAGES = (
+    "ingest",
+    "classify",
+    "persona",
+    "reconstruct",
+    "rewrite",
+    "sample",
+    "reward",
+    "rip",
+    "dpo",
+    "evaluate",
+    "analyze",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
