@@ -141,13 +141,13 @@ def test_unknown_shape_is_refused_with_the_kinds(rows: list[object], said: str, 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("x.jsonl", "line 1 is not JSON"),
+        ("x.jsonl", "row 1 is of no known kind"),
         ("x.jsonl.gz", "cannot be read as JSONL: "),
         ("x.parquet", "cannot be read as Parquet: "),
     ],
 )
 def test_file_that_is_not_what_its_name_says_is_refused(name: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / name).write_text("What is this?\n")
     with pytest.raises(InputError, match=f"{name}: {said}"):
         texts(str(tmp_path / name))
 

@@ -4,16 +4,11 @@ Reads the user's own conversations, and the datasets that they are compared with
 """
 
 import heapq
-import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlhi import manifest
 from rlhi.config import digest
@@ -21,6 +16,7 @@ from rlhi.conversations import context_of, turn_id, user_indices
 from rlhi.errors import InputError
 from rlhi.progress import track
 from rlhi.records import Conversation
+from rlhi.rows import rows_of
 from rlhi.sources import ENDINGS, SourceFile, list_files, uris
 
 OWN = "these conversations"
@@ -104,7 +100,7 @@ def _contexts(uri: str, users: set[bool]) -> Iterator[Context]:
     """Every context at ``uri``; ``users`` learns whether rows name theirs. A prompt in several rows counts once."""
     seen: set[str] = set()
     for file in _parts(list_files(uri)):
-        for number, row in enumerate(track(_rows(file), f"reading {file.name}"), 1):
+        for number, row in track(rows_of(file, FIELDS), f"reading {file.name}"):
             texts = contexts_of_row(row) if isinstance(row, Mapping) else None
             if texts is None or not isinstance(row, Mapping):
                 raise InputError(f"{file.path}: row {number} is of no known kind{_has(row)}; known are {KINDS}")
@@ -137,41 +133,6 @@ def _parts(files: Sequence[SourceFile]) -> list[SourceFile]:
     if not outputs:
         return list(files)
     return [file for file in files if PurePosixPath(file.path).parent in outputs and file.name.startswith("part-")]
-
-
-def _rows(file: SourceFile) -> Iterator[object]:
-    try:
-        yield from _parquet(file) if file.path.endswith(".parquet") else _jsonl(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file.path}: cannot be read as {_format(file)}: {reason}") from None
-
-
-def _format(file: SourceFile) -> str:
-    return "Parquet" if file.path.endswith(".parquet") else "JSONL"
-
-
-def _parquet(file: SourceFile) -> Iterator[object]:
-    with file.filesystem.open_input_file(file.path) as opened:
-        parquet = pq.ParquetFile(opened)
-        names = parquet.schema_arrow.names
-        wanted = [name for name in names if name in FIELDS] or names
-        for batch in parquet.iter_batches(batch_size=512, columns=wanted):
-            yield from batch.to_pylist()
-
-
-def _jsonl(file: SourceFile) -> Iterator[object]:
-    with file.filesystem.open_input_stream(file.path) as stream:  # unpacks .gz by the name
-        for number, line in enumerate(io.BufferedReader(stream), 1):
-            if line.strip():
-                yield _parsed(line, f"{file.path}: line {number}")
-
-
-def _parsed(line: bytes, where: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        raise InputError(f"{where} is not JSON; give one object on each line") from None
 
 
 def _has(row: object) -> str:
