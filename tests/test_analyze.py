@@ -17,7 +17,7 @@ from rlhi.cli import main
 from rlhi.config import as_dict
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
-from rlhi.ingest.stage import IngestConfig
+from rlhi.ingest.config import IngestConfig
 from rlhi.records import Conversation, Label, Persona, Trait, Turn
 from tests.rows import talk, turn
 

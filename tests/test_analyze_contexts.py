@@ -17,7 +17,7 @@ from rlhi.analyze.estimates import Bootstrap
 from rlhi.artifacts import Output
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
-from rlhi.ingest.stage import IngestConfig
+from rlhi.ingest.config import IngestConfig
 from rlhi.records import Conversation, Dropped
 from tests.rows import talk
 
