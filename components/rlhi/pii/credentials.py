@@ -110,7 +110,8 @@ ASSIGNED = re.compile(
 KEY_OF = re.compile(r"(?:api|access|account|auth|encryption|private|secret|license|service)[_ -]?$", re.IGNORECASE)
 
 BARE = 6  # the group of a value without quotes
-TOKENS_GATE = re.sub(r"\{(\d+),?\}", lambda count: f"{{{min(int(count[1]), 12)}}}", TOKENS)
+# Shorter repetitions, open at the end: whatever the longer ones match, these match.
+TOKENS_GATE = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda count: f"{{{min(int(count[1]), 12)},}}", TOKENS)
 GATE = "|".join((*TYPED, TOKENS_GATE, KEY_GATE, URL_GATE, HEADER_GATE, ASSIGNED_GATE))
 
 PLACEHOLDER = re.compile(

@@ -36,8 +36,8 @@ PATTERNS = tuple(
         rf"^[ \t]*(?i:dear|hi|hello|hey) {NAME}[ \t]*(?:[,!.:]|$)",
         r"(?i:\b(?:regards|sincerely|faithfully|cheers|best wishes|thank you|thanks|yours truly|best))"
         rf"[,!.]?[ \t]*\n\s{{0,8}}{NAME}[ \t]*$",
-        r"(?i:\bmy (?:wife|husband|partner|girlfriend|boyfriend|fianc[ée]+|son|daughter|brother|sister|mother|father|mom"
-        r"|mum|dad|boss|manager|friend|colleague|coworker|roommate|teacher|neighbou?r|cousin|uncle|aunt|cat|dog)"
+        r"(?i:\bmy (?:wife|husband|partner|girlfriend|boyfriend|fianc[ée]+|son|daughter|brother|sister|mother|father"
+        r"|mom|mum|dad|boss|manager|friend|colleague|coworker|roommate|teacher|neighbou?r|cousin|uncle|aunt|cat|dog)"
         rf"(?:,|[’']s name is| is (?:named|called)| named| called)?) {NAME}",
     )
 )

@@ -38,8 +38,8 @@ MARK = "[-().\\[\\]/~\u00ad\u200b\u2010-\u2015\u2060\u2212\u30fc\uff08\uff09\uff
 SPACE = "[ \u00a0\u3000]"
 BETWEEN = f"(?:{SPACE}?{MARK}{{1,2}}{SPACE}?|{SPACE})?"  # two spaces are columns of a table
 RUN = re.compile(rf"[+(\[0-9](?:(?<=[0-9])|[+(\[ ]{{0,2}}[0-9])(?:(?!\.[0-9]{{5}}){BETWEEN}+[0-9]){{{FEWEST - 1},}}+")
-CHUNK = 64  # characters of a run that the matcher reads at a time, and how often it may fail there: the time is linear
-TRIES = 64
+CHUNK = 256  # characters of a run that the matcher reads at a time, and how often it may fail there: the time is linear
+TRIES = 256
 BEFORE, AFTER = 3, 48  # what it needs to see around: a currency sign, the rest of a number, an extension
 MENTION = re.compile(
     r"phone|\btele?\b|\btel[.:]|\bcall|\btext(?:ed)? (?:me|him|her|us)|mobile|\bcell|whats\s?app|telegram|\bfax|\bsms\b"

@@ -60,10 +60,10 @@ def redact_column(
     if not gates:
         return column, counts
     passed = pc.fill_null(pc.match_substring_regex(column, "|".join(gates.values())), False)
-    suspects, found = _redact_keys(column.filter(passed), kinds, regions)
+    suspects, found = _redact_keys(column.filter(passed).cast(pa.string()), kinds, regions)
     counts += found
     clean, found = _redact_lines(suspects, gates, regions)
-    return pc.replace_with_mask(column, passed, clean), counts + found
+    return pc.replace_with_mask(column, passed, clean.cast(column.type)), counts + found
 
 
 def _redact_keys(texts: pa.Array, kinds: Sequence[Kind], regions: Sequence[str]) -> tuple[pa.Array, Counter[Kind]]:
@@ -93,7 +93,7 @@ def _redact_lines(texts: pa.Array, gates: Mapping[Kind, str], regions: Sequence[
         for line, *row in zip(lines.filter(passed).to_pylist(), *opened, strict=True)
     ]
     lines = pc.replace_with_mask(lines, passed, pa.array(clean, lines.type))
-    return pc.binary_join(type(split).from_arrays(split.offsets, lines), "\n").cast(texts.type), counts
+    return pc.binary_join(type(split).from_arrays(split.offsets, lines), "\n"), counts
 
 
 def _redact_line(line: str, kinds: Sequence[Kind], regions: Sequence[str], counts: Counter[Kind]) -> str:
