@@ -39,7 +39,7 @@ TYPED = {
     r"(?:AC|SK)[a-z0-9]{10}": TwilioKeyDetector.denylist,
 }
 DETECTED = [
-    re.compile(pattern.pattern, (pattern.flags & re.IGNORECASE) | re.ASCII)
+    re.compile(pattern.pattern, (pattern.flags & ~re.UNICODE) | re.ASCII)
     for group in TYPED.values()
     for pattern in group
 ]
@@ -99,7 +99,7 @@ HEADER = re.compile(
 LOGIN = r"pass(?:word|wd|phrase|code)|pwd"
 SAID = r"(?:[\"'`]\]?)?[ \t]{0,4}(?::=|=>|={1,3}|:|[ \t](?i:is):?[ \t])[ \t]{0,4}"
 FLAG = rf"--(?i:{LOGIN}|token|api-key|secret)[ =]"
-ASSIGNED_GATE = rf"(?:(?i:{LOGIN}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s\"'`<>]*[0-9]"
+ASSIGNED_GATE = rf"(?:(?i:{LOGIN}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s<>]*[0-9]"
 ASSIGNED = re.compile(
     r"[PpSsTtKkCc-](?:"
     r"((?i:(?<=p)ass(?:word|wd|phrase|code)|(?<=p)wd|(?<=s)ecret|(?<=t)oken|(?<=k)ey|(?<=c)redential))"

@@ -47,6 +47,7 @@ MENTION = re.compile(
     re.IGNORECASE,
 )
 PART = re.compile(r"\w$|[0-9][.,:]$")
+DATE = re.compile(r"(?:19|20)[0-9]{2}([-/.])(?:0[1-9]|1[0-2])\1[0-3][0-9](?![0-9])( [0-2][0-9]$)?")
 DECIMAL = re.compile(r"\+?\d{1,3}\.\d{4,}(?:[ ,]|$)|\d{1,3}\.\d{6,}")
 
 
@@ -109,7 +110,7 @@ def phone_spans(line: str, regions: Sequence[str]) -> list[Span]:
     found: list[Span] = []
     for run in RUN.finditer(line):
         international = "+" in run[0][:3]
-        digits = len(run[0]) if run[0].isdigit() else sum(map(str.isdigit, run[0]))
+        digits = sum(map(str.isdigit, DATE.sub("", run[0])))
         if digits >= (FEWEST if international else fewest) and not _is_plain(line, run):
             leniency = Leniency.VALID if international else Leniency.STRICT_GROUPING
             for region in regions or (None,):
