@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi.errors import InputError
 from rlhi.pii import KINDS, Kind, redact, redact_column
 
 HERE = Path(__file__).parent / "pii"
@@ -81,6 +82,16 @@ def test_national_numbers_are_those_of_the_regions() -> None:
     assert redact(text, regions=[])[0] == "Ring 020 7946 0958, or (415) 555-2671, or [PHONE]."
     for regions in (["GB"], ["GB", "US"], []):
         assert redact_column(pa.array([text]), regions=regions)[0].to_pylist() == [redact(text, regions=regions)[0]]
+
+
+@pytest.mark.parametrize("region", ["XX", "us", "USA", ""])
+def test_unknown_region_is_named_with_the_way_out(region: str) -> None:
+    for redacting in (
+        lambda: redact("some text", regions=[region]),
+        lambda: redact_column(pa.array(["some text"]), regions=[region]),
+    ):
+        with pytest.raises(InputError, match=rf"region '{region}' .* two letters"):
+            redacting()
 
 
 def test_bare_digits_are_a_phone_number_only_where_something_says_so() -> None:

@@ -83,7 +83,7 @@ def _names_a_host(text: str) -> bool:
 
 def _is_netmask(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether the bits are ones, then zeros."""
-    inverted = int(address) ^ (2**address.max_prefixlen - 1)
+    inverted: int = int(address) ^ (2**address.max_prefixlen - 1)
     return inverted & (inverted + 1) == 0
 
 

@@ -120,6 +120,7 @@ PLACEHOLDER = re.compile(
     rf"|^(?:{LOGIN}|pass|secret|token|key|user|admin|root|test|guest|api_?key)[_-]?\d*$",
     re.IGNORECASE,
 )
+MIXED = re.compile(r"(?:[a-z]{1,8}[A-Z]{1,8}){4}")
 RULE = re.compile(
     r"^(?:u?int|float|utf-?|sha-?|base|md|aes|rsa|str|string|varchar|required|min|max|len)[\d|:-].*$|^https?:|[|]",
     re.IGNORECASE,
@@ -148,8 +149,9 @@ def key_spans(text: str) -> list[Span]:
 
 
 def _is_token(value: str) -> bool:
-    """Random characters hold digits; a run of words does not, or not two."""
-    return sum(map(str.isdigit, value)) >= 2 and not PLACEHOLDER.search(value)
+    """Random characters hold digits, or change their case often; words do neither."""
+    random = sum(map(str.isdigit, value)) >= 2 or MIXED.search(value) is not None
+    return random and not PLACEHOLDER.search(value)
 
 
 def _assigned(match: re.Match[str]) -> Span | None:
