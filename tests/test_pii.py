@@ -125,7 +125,7 @@ def test_column_with_nothing_to_redact_stays(texts: list[str | None]) -> None:
 PIECES = st.one_of(
     st.sampled_from([row["text"] for row in POSITIVES + LOOKALIKES]),
     st.sampled_from(
-        [" ", "\n", ", ", "", "", "-", ".", "/", ":", "=", '"', "(", "@", "+", "[", "]", "x", "0", "é", "\u200f"]
+        [" ", "\n", ", ", "", "", "-", ".", "/", ":", "=", '"', "(", "@", "+", "[", "]", "x", "0", "é", "\u200f", "٣"]
     ),
     st.text(max_size=12),
     st.text("0123456789.-+() @:/ab[]\n", max_size=30),

@@ -27,13 +27,13 @@ FILES = re.compile(r"png|jpe?g|gif|svg|webp|ico|s?css|m?jsx?|tsx?|html|json|ya?m
 VERSIONED = re.compile(r"v?\d+\.\d|\d+x\.")
 
 IPV4 = re.compile(
-    r"[0-9](?<![\w.].)(?<![A-Za-z_][-/].)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z]|-[0-9]++(?!\.))",
+    r"[0-9](?<![\w.].)(?<![A-Za-z_]-.)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z]|-[0-9]++(?!\.))",
     re.ASCII,
 )
 IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
 VERSION = re.compile(
     r"(?:version|(?<![a-z])(?:ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step))s?"
-    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|§\s*$",
+    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|§\s*$|(?:^|[\s(\"'])[A-Za-z]+/$",
     re.IGNORECASE,
 )
 HEADING = re.compile(r"[#*\s]*")

@@ -168,7 +168,7 @@ def _assigned(match: re.Match[str]) -> Span | None:
 
 
 def _is_secret(value: str, password: bool, bare: bool) -> bool:
-    digits = sum(map(str.isdigit, value))
+    digits = len(re.findall("[0-9]", value))
     if not digits or len(value) < 6 or PLACEHOLDER.search(value) or RULE.search(value):
         return False
     if bare and CODE.search(value):
