@@ -126,18 +126,29 @@ def phone_spans(line: str, regions: Sequence[str]) -> list[Span]:
     found: list[Span] = []
     for run in RUN.finditer(line):
         international = "+" in run[0][:3]
-        digits = sum(map(str.isdigit, DATE.sub("", run[0])))
-        if digits >= (FEWEST if international else fewest) and not _is_plain(line, run):
+        needed = FEWEST if international else fewest
+        if _digits(run[0]) >= needed and not _is_plain(line, run) and _digits(DATE.sub("", run[0])) >= needed:
             leniency = Leniency.VALID if international else Leniency.STRICT_GROUPING
             for region in regions or (None,):
                 found += _in_run(line, run.span(), region, leniency)
     return merged(found)
 
 
+def _digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
+
+
 def _is_plain(line: str, run: re.Match[str]) -> bool:
     """Whether a run is more likely a number, or a part of a word or a longer number."""
-    before = line[max(0, run.start() - 48) : run.start()]
-    return bool(PART.search(before)) or (run[0].isdigit() and not MENTION.search(before))
+    return _is_inside(line, run.start()) or (run[0].isdigit() and not _is_mentioned(line, run.start()))
+
+
+def _is_inside(line: str, start: int) -> bool:
+    return PART.search(line, max(0, start - 2), start) is not None
+
+
+def _is_mentioned(line: str, start: int) -> bool:
+    return MENTION.search(line, max(0, start - 48), start) is not None
 
 
 def _in_run(line: str, run: Span, region: str | None, leniency: int) -> Iterator[Span]:
@@ -157,9 +168,8 @@ def _in_run(line: str, run: Span, region: str | None, leniency: int) -> Iterator
 
 def _is_part(line: str, start: int, raw: str) -> bool:
     """Whether a valid number is a part of a decimal, or bare digits that nothing nearby calls a phone number."""
-    before = line[max(0, start - 48) : start]
-    bare = raw.strip("()[]").isdigit() and not MENTION.search(before)
-    return bare or bool(PART.search(before)) or bool(DECIMAL.match(raw)) or raw.startswith("+ ")
+    bare = raw.strip("()[]").isdigit() and not _is_mentioned(line, start)
+    return bare or _is_inside(line, start) or raw.startswith("+ ") or DECIMAL.match(raw) is not None
 
 
 def merged(spans: list[Span]) -> list[Span]:
