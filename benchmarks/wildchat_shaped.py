@@ -2,7 +2,7 @@
 
 What is kept from the real one: the columns (moderation as well, so that a reader shows whether it leaves them on
 disk), Snappy with row groups of 1,000, users with a long tail, 2.54 turns and some 5,000 characters a conversation,
-half of it English, Midjourney prompts, and a message in fifty that holds an address, a number or a key.
+half of it English, Midjourney prompts, and a message in 200 that holds an address, a number or a key.
 """
 
 from pathlib import Path
@@ -85,7 +85,7 @@ def _talk(
 ) -> list[dict[str, object]]:
     lengths = np.exp(draw.normal([[5.2, 7.1]], [[1.2, 0.8]], size=(turns, 2))).astype(int).clip(4, 40_000).ravel()
     starts = draw.integers(0, len(text) - 40_000, size=2 * turns)
-    personal = draw.random(2 * turns) < 0.02
+    personal = draw.random(2 * turns) < 0.005
     messages: list[dict[str, object]] = []
     for place, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         content = text[start : start + length]

@@ -16,7 +16,7 @@ from rlhi import tracking
 from rlhi.config import secret_variable
 from rlhi.errors import InputError
 from rlhi.ingest.identity import read_users
-from rlhi.sources import list_files
+from rlhi.sources import list_files, uris
 
 if TYPE_CHECKING:
     from pipelines import local
@@ -100,6 +100,12 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--forget", metavar="FILE", default="", help="User ids, one a line, whose rows are left out: see 'forget'."
     )
+    run.add_argument(
+        "--compare",
+        metavar="URIS",
+        default="",
+        help="Datasets whose contexts analyze compares the logs' with, commas between them.",
+    )
     run.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
 
 
@@ -130,6 +136,9 @@ def _run(given: argparse.Namespace) -> int:
     """Checks everything, then runs, then tells."""
     recipe, source, forget = _recipe(given), _source(given.source), _absolute(given.forget)
     read_users(forget)
+    compare = ",".join(map(_source, uris(given.compare)))
+    if compare and recipe.analyze is None:
+        raise InputError(f"--compare: {recipe.name} does not run analyze, which compares; leave it out")
     from pipelines import graph, local
 
     pipeline = graph.build(recipe)
@@ -143,12 +152,13 @@ def _run(given: argparse.Namespace) -> int:
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
     env = {"RLHI_STORE": str(work / "store"), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
     env[secret_variable("salt")] = erasure.salt_of(work)
-    read = [path for each in (source, forget, _model(given.model or "")) for path in _local_paths(each)]
+    named = (source, forget, *uris(compare), _model(given.model or ""))
+    read = [path for each in named for path in _local_paths(each)]
     place = local.Place(work, given.runner, read, env)
     progress = local.Progress(summary.console(), work, len(recipe.stages))
     succeeded = False
     try:
-        local.run(pipeline, {"source": source, "forget": forget}, place, progress)
+        local.run(pipeline, {"source": source, "forget": forget, "compare": compare}, place, progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
         tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)

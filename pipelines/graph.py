@@ -6,6 +6,7 @@ from typing import Any
 from kfp import compiler, dsl
 
 from pipelines.recipes import Recipe
+from rlhi.analyze.component import analyze
 from rlhi.classify.component import classify
 from rlhi.config import as_json
 from rlhi.dpo.component import dpo
@@ -23,14 +24,17 @@ from rlhi.sample.component import sample
 def build(recipe: Recipe) -> Any:
     """The KFP pipeline of ``recipe``.
 
-    It takes ``source``, the URI of the raw logs, and ``forget``, that of a file of user ids to leave out (or none).
+    It takes ``source``, the URI of the raw logs, ``forget``, that of a file of user ids to leave out, and ``compare``,
+    those of datasets to compare contexts with; the last two may be empty.
     """
 
     @dsl.pipeline(name=recipe.name, description=recipe.summary, display_name=recipe.name)  # type: ignore[untyped-decorator]
-    def pipeline(source: str, forget: str = "") -> None:
+    def pipeline(source: str, forget: str = "", compare: str = "") -> None:
         conversations = _step(recipe, ingest, source=source, forget=forget)
         turns = _step(recipe, classify, conversations=conversations)
         personas = _step(recipe, persona, conversations=conversations)
+        if recipe.analyze is not None:
+            _step(recipe, analyze, conversations=conversations, turns=turns, personas=personas, compare=compare)
         read = conversations
         if recipe.reconstruct is not None:
             read = _step(recipe, reconstruct, conversations=conversations, turns=turns)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
+from rlhi.analyze.stage import AnalyzeConfig
 from rlhi.classify.stage import ClassifyConfig
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict, override
 from rlhi.dpo.stage import DpoConfig
@@ -22,7 +23,19 @@ from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.stage import RipConfig
 from rlhi.sample.stage import SampleConfig
 
-STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo", "evaluate")
+STAGES = (
+    "ingest",
+    "classify",
+    "persona",
+    "reconstruct",
+    "rewrite",
+    "sample",
+    "reward",
+    "rip",
+    "dpo",
+    "evaluate",
+    "analyze",
+)
 DEFAULT_MODEL = ModelConfig().id
 
 
@@ -42,6 +55,7 @@ class Recipe:
     rip: RipConfig
     dpo: DpoConfig
     evaluate: EvaluateConfig
+    analyze: AnalyzeConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.rewrite is None) == (self.sample is None):
@@ -81,6 +95,7 @@ USER_GUIDED_REWRITES = Recipe(
         max_users=8,
         max_turns=4,
     ),
+    analyze=AnalyzeConfig(engine=ENGINE, calibrate=True),
 )
 
 USER_BASED_REWARDS = replace(

@@ -67,9 +67,9 @@ def label_shares(metrics: Mapping[str, float]) -> Table | None:
     table.add_column("label", no_wrap=True)
     for name in ("share", "in the paper"):
         table.add_column(name, justify="right", no_wrap=True)
+    known = {str(label): f"{share:.2f} %" for label, share in LABEL_SHARES.items()}
     for name, share in shares.items():
-        known = LABEL_SHARES.get(name)
-        table.add_row(name, _percent(share), "" if known is None else f"{100 * known:.2f} %")
+        table.add_row(name, _percent(share), known.get(name, ""))
     return table
 
 
@@ -94,6 +94,7 @@ def places(done: Sequence["Done"], work: Path, tracking_uri: str) -> list[tuple[
     found += [("pairs", folders[stage]) for stage in ("rip",) if stage in folders]
     found += [("adapter", _adapter(folders[stage])) for stage in ("dpo",) if stage in folders]
     found += [("report", path) for stage in folders for path in sorted(folders[stage].rglob("report.html"))]
+    found += [("analysis", path) for stage in folders for path in sorted(folders[stage].rglob("analysis.html"))]
     return [(name, str(path)) for name, path in found] + [_tracking(tracking_uri)]
 
 

@@ -20,7 +20,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kfp", "torch", "transformers", "trl", "mlflow", "matplotlib"):
+        if name.split(".")[0] in ("kfp", "torch", "transformers", "trl", "mlflow", "matplotlib", "sklearn"):
             raise ModuleNotFoundError(f"{name} is not in this image")
 
 sys.meta_path.insert(0, Absent())
@@ -84,6 +84,12 @@ def test_flags_win_over_the_config(tmp_path: Path) -> None:
         "eval_share": 0,
         "language": None,
     }
+
+
+def test_run_time_value_with_a_default_may_be_left_out() -> None:
+    folders = [f"--{name}=x" for name in ("conversations", "turns", "personas", "traits")]
+    for given, value in ([], ""), (["--compare", "a.jsonl,b"], "a.jsonl,b"):
+        assert bind("analyze", parser("analyze").parse_args([*folders, *given])).uris == {"compare": value}
 
 
 def test_part_of_a_nested_config_leaves_the_stages_other_defaults() -> None:

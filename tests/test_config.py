@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from rlhi.analyze.stage import AnalyzeConfig
 from rlhi.classify.stage import ClassifyConfig
 from rlhi.config import StageConfig, as_dict, as_json, from_text, override, parse
 from rlhi.dpo.stage import DpoConfig
@@ -27,6 +28,7 @@ CONFIGS: list[type[StageConfig]] = [
     RipConfig,
     DpoConfig,
     EvaluateConfig,
+    AnalyzeConfig,
 ]
 
 
@@ -39,6 +41,7 @@ def test_papers_values_are_the_defaults() -> None:
     assert (dpo.learning_rate, dpo.batch_size) == (5e-7, 64)
     assert PersonaConfig().max_points == 5
     assert EvaluateConfig().max_users == 100
+    assert (AnalyzeConfig().max_users, AnalyzeConfig().contexts) == (5000, 500)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

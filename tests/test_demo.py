@@ -44,6 +44,7 @@ def check_evidence(folder: Path) -> None:
         assert row.rows_in == row.kept + sum(row.dropped.values()), row
     assert (outputs["dpo"] / "adapter" / "adapter_model.safetensors").exists()
     assert (outputs["evaluate"] / "report.html").stat().st_size > 10_000
+    assert (outputs["analyze"] / "analysis.html").stat().st_size > 10_000
     held_out = {row.id for row in Input(outputs["ingest"], Conversation).read() if row.split == "held-out"}
     assert held_out
     for persona in Input(outputs["persona"], Persona).read():

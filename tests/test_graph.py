@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_compiled_pipeline_holds_the_stages_it_runs_and_their_configs(recipe: Re
     spec = compiled(recipe, tmp_path)
     assert spec["pipelineInfo"]["name"] == recipe.name
     assert set(spec["root"]["dag"]["tasks"]) == set(recipe.stages)
-    assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"source", "forget"}
+    assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"source", "forget", "compare"}
     for stage, config in recipe.stages.items():
         command, name, *flags = argv_of(spec, stage)
         call = cli.bind(stage, cli.parser(stage).parse_args(flags))
@@ -54,6 +55,14 @@ def test_rewrite_reads_what_reconstruct_made_and_evaluate_reads_the_log(tmp_path
     spec = compiled(USER_GUIDED_REWRITES, tmp_path)
     assert inputs_of(spec, "rewrite") == {"conversations": "reconstruct", "turns": "classify", "personas": "persona"}
     assert inputs_of(spec, "evaluate") == {"conversations": "ingest", "personas": "persona", "model": "dpo"}
+
+
+def test_analyze_stands_beside_the_main_line(tmp_path: Path) -> None:
+    spec = compiled(USER_GUIDED_REWRITES, tmp_path)
+    assert inputs_of(spec, "analyze") == {"conversations": "ingest", "turns": "classify", "personas": "persona"}
+    assert spec["root"]["inputDefinitions"]["parameters"]["compare"]["isOptional"]
+    without = replace(USER_GUIDED_REWRITES, analyze=None)
+    assert "analyze" not in compiled(without, tmp_path)["root"]["dag"]["tasks"]
 
 
 def test_sample_reads_the_log_unless_follow_ups_are_sampled(tmp_path: Path) -> None:

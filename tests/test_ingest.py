@@ -629,7 +629,7 @@ def test_solutions_with_an_error_become_conversations_of_their_own_users(tmp_pat
 def test_labelled_solutions_of_prm800k_are_recognised(tmp_path: Path) -> None:
     made = Ingested(str(SHARED / "math" / "prm800k-rows.jsonl"), tmp_path / "out")
     assert made.output.rows_in == 6
-    assert made.output.notes["source"] == "1 files, read as prm800k."
+    assert made.output.notes["source"] == "The logs were read as prm800k."
     assert [each.role for each in made.rows[0].messages] == ["user", "assistant", "user"]
 
 

@@ -98,6 +98,7 @@ def follow(work: Path, created: datetime, metrics: dict[str, float] | None = Non
         task.outputs["verdicts"].mkdir(parents=True)
         described(created, metrics).save(task.outputs["verdicts"])
         (task.outputs["verdicts"] / "report.html").write_text("")
+        (task.outputs["verdicts"] / "analysis.html").write_text("")
         task.report.write_text("{}")
         return 0
 
@@ -188,6 +189,7 @@ def test_summary_shows_the_funnel_the_win_rates_and_the_report(tmp_path: Path) -
         line.replace("│", " ").split() for line in text.splitlines()
     ]
     assert str(tmp_path / "runs/one/evaluate/verdicts/report.html") in text
+    assert str(tmp_path / "runs/one/evaluate/verdicts/analysis.html") in text
     assert "mlflow ui --backend-store-uri sqlite:////work/mlflow.db" in text
 
 

@@ -27,6 +27,9 @@ def clean(persona: str, *messages: str) -> str:
         ("A note for Ms Delgado", "Delgado"),
         ("My wife Ingrid likes it.", "Ingrid"),
         ("my son's name is Kofi", "Kofi"),
+        ("I know a woman named Zsófia.", "Zsófia"),
+        ("My name is Bo.", "Bo"),
+        ("I read Mr. Zhou's research", "Zhou"),
     ],
 )
 def test_name_given_in_a_message_leaves_the_persona(message: str, name: str) -> None:
@@ -68,10 +71,13 @@ def test_name_that_is_a_common_word_leaves_where_it_cannot_be_the_word() -> None
         "Thanks,\nPython",
         "My name is not important",
         "I'm sorry, Excel crashed",
+        "A framework called Laravel and a game named Minecraft",
     ],
 )
 def test_words_that_are_no_names_stay(message: str) -> None:
-    persona = "- German, Python, Monday, ASAP, Hiring Manager, World, ChatGPT and Excel, Not Important"
+    persona = (
+        "- German, Python, Monday, ASAP, Hiring Manager, World, ChatGPT and Excel, Not Important, Laravel, Minecraft"
+    )
     assert clean(persona, message) == persona
 
 

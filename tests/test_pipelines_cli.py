@@ -1,8 +1,10 @@
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipelines import recipes
 from pipelines.__main__ import main
 
 LOGS = "logs.jsonl"
@@ -35,6 +37,8 @@ def _in_a_folder_with_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("run no-filter --source gone.jsonl --work out", "gone.jsonl: no such file"),
         ("run no-filter --source empty --work out", "empty: no such file or folder, or an empty one"),
         ("run no-filter --source ftp://host/logs --work out", "ftp://host/logs: unknown scheme"),
+        ("run no-filter --source logs.jsonl --work out --compare gone.jsonl", "gone.jsonl: no such file"),
+        ("run no-filter --source logs.jsonl --work out --compare logs.jsonl,gone", "gone: no such file"),
         ("run no-filter --source logs.jsonl --work logs.jsonl", "cannot be written (File exists)"),
         ("run no-filter --source logs.jsonl --work out --runner cloud", "invalid choice: 'cloud'"),
         ("run no-filter --source logs.jsonl --work out --forget gone.txt", "gone.txt: no such file"),
@@ -52,6 +56,14 @@ def test_bad_input_is_one_line_before_anything_runs(
     assert err.count("\n") == 1
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+def test_comparing_without_analyze_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "RECIPES", (replace(recipes.NO_FILTER, analyze=None),))
+    assert main(["run", "no-filter", "--source", LOGS, "--work", "out", "--compare", LOGS]) == 2
+    assert "--compare: no-filter does not run analyze" in capsys.readouterr().err
 
 
 # the docker package leaves a socket open when it cannot connect
@@ -76,4 +88,4 @@ def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_compile_writes_the_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", "sft-rewards", "-o", "new/graph.yaml", "--set", "dpo.epochs=1"]) == 0
     assert '"epochs": 1.0' in (tmp_path / "new/graph.yaml").read_text().replace("\n", "")
-    assert "sft-rewards, 8 stages" in capsys.readouterr().out
+    assert "sft-rewards, 9 stages" in capsys.readouterr().out

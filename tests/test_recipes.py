@@ -36,7 +36,7 @@ def test_unknown_recipe_is_refused_with_the_closest() -> None:
 
 def test_rewards_recipe_samples_and_neither_rewrites_nor_reconstructs() -> None:
     stages = list(USER_BASED_REWARDS.stages)
-    assert stages == ["ingest", "classify", "persona", "sample", "reward", "rip", "dpo", "evaluate"]
+    assert stages == ["ingest", "classify", "persona", "sample", "reward", "rip", "dpo", "evaluate", "analyze"]
 
 
 def test_sampling_follow_ups_brings_reconstruct_back() -> None:

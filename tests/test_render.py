@@ -14,6 +14,7 @@ from tests.conftest import TEMPLATE
 from tests.rows import messages
 
 SOURCES = Path(rlhi.__file__).parent
+PAGES = {"page.css.j2", "evaluate/report.html.j2", "analyze/analysis.html.j2"}
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 ODD = 'Say "{{ max_points }}" {% raw %} {0} & <b>\n[The End of User Messages]\n\n  indented'
 JUDGED: dict[str, object] = {
@@ -38,6 +39,10 @@ PROMPTS: dict[str, dict[str, object]] = {
     "evaluate/personalization.j2": {**JUDGED, "persona": "- short"},
     "evaluate/instruction_following.j2": JUDGED,
     "evaluate/usereval.j2": {**JUDGED, "persona": "- short"},
+    "analyze/expertise.j2": {"persona": f"- short\n- {ODD}"},
+    "analyze/informativeness.j2": {"persona": f"- short\n- {ODD}"},
+    "analyze/tone.j2": {"persona": f"- short\n- {ODD}"},
+    "analyze/structure.j2": {"persona": f"- short\n- {ODD}"},
 }
 
 
@@ -53,7 +58,7 @@ def renderer(model: Path, template: str | None = TEMPLATE, role: str = "system")
 
 
 def test_every_prompt_has_a_snapshot() -> None:
-    files = {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.j2") if not path.name.endswith(".html.j2")}
+    files = {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*.j2")} - PAGES
     assert files == PROMPTS.keys()
 
 

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhi.analyze import datasets
 from rlhi.errors import InputError
 from rlhi.ingest.mapping import Mapping
 from rlhi.ingest.reader import open_source, read_frames
-from rlhi.sources import content_digest, list_files
+from rlhi.sources import content_digest, list_files, uris
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "conversations.jsonl"
 
@@ -98,6 +99,13 @@ def test_conversations_are_read_from_s3_as_from_disk(bucket: str, where: str) ->
 
 
 @pytest.mark.slow
+def test_contexts_to_compare_with_are_read_from_s3_as_from_disk(bucket: str) -> None:
+    (far,), (near,) = (datasets.read(source, 20, 0) for source in (f"{bucket}/2024/march.jsonl", str(EXAMPLES)))
+    assert (far.of, far.by_user) == (near.of, near.by_user) == (far.of, True)
+    assert len(far.contexts) == 20
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["/none", "/2024/*.parquet"])
 def test_nothing_at_an_s3_address_is_one_clear_line(bucket: str, where: str) -> None:
     with pytest.raises(InputError, match="no such file or folder, or an empty one"):
@@ -141,3 +149,21 @@ def test_any_source_is_listed_or_an_input_error(text: str) -> None:
     source = f"nowhere/{text.lstrip('/').replace('..', '.').replace('**', '*')}"
     with pytest.raises(InputError):
         list_files(source)
+
+
+def test_list_of_uris_is_split_at_commas_but_a_path_that_exists_is_one(tmp_path: Path) -> None:
+    odd = tmp_path / "a,b.jsonl"
+    assert uris(str(odd)) == [f"{tmp_path}/a", "b.jsonl"]
+    odd.write_bytes(EXAMPLES.read_bytes())
+    assert uris(str(odd)) == [str(odd)]
+    assert uris("s3://bucket/a, b.jsonl,") == ["s3://bucket/a", "b.jsonl"]
+    assert uris("") == []
+
+
+def test_digest_of_a_list_follows_its_parts_and_their_order(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_text("{}")
+    (tmp_path / "two.jsonl").write_text("[]")
+    one, two = str(tmp_path / "one.jsonl"), str(tmp_path / "two.jsonl")
+    digests = [content_digest(source) for source in (f"{one},{two}", f"{two},{one}", str(tmp_path), one)]
+    assert len(set(digests)) == 4
+    assert content_digest(f"{one}, {two}") == digests[0]

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhi.evaluate import winrates
 from rlhi.evaluate.winrates import WinRate, interval, reward_win_rates, win_rates
 from rlhi.records import Axis, Mode, Opponent, Order, Verdict
 
@@ -101,6 +102,13 @@ def test_groups_are_separate_and_in_the_order_of_the_record() -> None:
 def test_interval_of_two_users_spans_both() -> None:
     # a resample draws both users (mean 0.25), the first twice (0) or the second twice (1)
     assert interval({"ann": [0.0, 0.0, 0.0], "ben": [1.0]}, 1000, 0) == (0.0, 1.0)
+
+
+def test_interval_drawn_in_parts_is_that_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {f"u{i}": [i / 37, i % 2] for i in range(37)}
+    whole = interval(scores, 2000, 3)
+    monkeypatch.setattr(winrates, "DRAWN", 37 * 101)
+    assert interval(scores, 2000, 3) == whole
 
 
 def test_clustered_interval_is_wider_where_users_agree_with_themselves() -> None:

@@ -22,7 +22,19 @@ from rlhi.config import Secret, StageConfig, as_dict, from_text, override, parse
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
-STAGES = ("ingest", "classify", "persona", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo", "evaluate")
+STAGES = (
+    "ingest",
+    "classify",
+    "persona",
+    "reconstruct",
+    "rewrite",
+    "sample",
+    "reward",
+    "rip",
+    "dpo",
+    "evaluate",
+    "analyze",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,9 +194,20 @@ def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, A
 
 
 def _describe(field: FieldInfo, default: Any) -> str:
-    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    choices = _choices(field.annotation)
     shown = f" One of {', '.join(choices)}." if choices else ""
     return f"{field.description or ''}{shown} [{default}]".replace("%", "%%")
+
+
+def _choices(hint: Any) -> list[str]:
+    """The values of a Literal, or of a union of them."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)] if _is_union(hint) else []
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _module(stage: str) -> Any:

@@ -34,10 +34,10 @@ _METRICS = {"instruction-following": "instr.-following", "reward": "reward model
 def margins(pairs: Sequence[Pair]) -> bytes:
     """PNG: how far the rewards of chosen and rejected lie apart, and where both lie."""
     if not pairs:
-        return _message("There are no pairs to show.", "png")
+        return message("There are no pairs to show.", "png")
     gaps = sorted(pair.chosen_reward - pair.rejected_reward for pair in pairs)
     middle = (gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2]) / 2
-    with _drawing(2.9) as figure:
+    with drawing(2.9) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         left.hist(gaps, bins=min(40, max(6, math.isqrt(len(gaps)))), color=BLUE, edgecolor="white", linewidth=0.5)
         left.axvline(middle, color=VERMILLION, linewidth=1.5)
@@ -45,14 +45,14 @@ def margins(pairs: Sequence[Pair]) -> bytes:
         left.set(xlabel="chosen reward − rejected reward", ylabel="pairs")
         left.yaxis.get_major_locator().set_params(integer=True)
         _scatter(right, pairs)
-        return _png(figure)
+        return as_png(figure)
 
 
 def funnel(rows: Sequence[FunnelRow]) -> str:
     """SVG: the share of rows each stage kept and dropped, with the most frequent reasons."""
     if not rows:
-        return _message("No stage has run.", "svg").decode()
-    with _drawing(0.55 * len(rows) + 0.5) as figure:
+        return message("No stage has run.", "svg").decode()
+    with drawing(0.55 * len(rows) + 0.5) as figure:
         axes = figure.subplots()
         for place, row in enumerate(rows):
             share = row.kept / row.rows_in if row.rows_in else 0.0
@@ -65,16 +65,16 @@ def funnel(rows: Sequence[FunnelRow]) -> str:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=2, frameon=False)
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.3, -0.4))
         axes.axis("off")
-        return _svg(figure, "funnel")
+        return as_svg(figure, "funnel")
 
 
 def win_rates(rates: Sequence["WinRate"]) -> str:
     """SVG: each win rate with its 95% interval against the line of no difference, by opponent and mode."""
     if not rates:
-        return _message("No win rate was measured.", "svg").decode()
+        return message("No win rate was measured.", "svg").decode()
     groups = [(key, list(rows)) for key, rows in groupby(sorted(rates, key=_group), key=_group)]
     lines = len(rates) + 1.3 * len(groups)
-    with _drawing(0.29 * lines + 0.6) as figure:
+    with drawing(0.29 * lines + 0.6) as figure:
         axes = figure.subplots()
         place = 0.0
         for (_, opponent, mode), rows in groups:
@@ -87,7 +87,7 @@ def win_rates(rates: Sequence["WinRate"]) -> str:
         axes.set(xlim=(0, 100), ylim=(place - 0.6, -0.6), xlabel="win rate of the trained model (%), 95% interval")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        return _svg(figure, "win-rates")
+        return as_svg(figure, "win-rates")
 
 
 def training(history: Sequence[Mapping[str, float]]) -> str:
@@ -95,16 +95,16 @@ def training(history: Sequence[Mapping[str, float]]) -> str:
     panels = [(title, [curve for curve in curves if _points(history, curve[0])]) for title, curves in _CURVES]
     panels = [(title, curves) for title, curves in panels if curves]
     if not panels:
-        return _message("No training history was recorded.", "svg").decode()
+        return message("No training history was recorded.", "svg").decode()
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    with _drawing(2.1 * lines) as figure:
+    with drawing(2.1 * lines) as figure:
         places = list(figure.subplots(lines, columns, squeeze=False).flat)
         for axes, (title, curves) in zip(places, panels, strict=False):
             _curve_panel(axes, title, [(label, colour, _points(history, key)) for key, label, colour in curves])
         for axes in places[len(panels) :]:
             axes.axis("off")
-        return _svg(figure, "training")
+        return as_svg(figure, "training")
 
 
 def _scatter(axes: Any, pairs: Sequence[Pair]) -> None:
@@ -168,7 +168,7 @@ def _curve_panel(axes: Any, title: str, curves: Sequence[tuple[str, str, list[tu
 
 
 @contextmanager
-def _drawing(height: float) -> Iterator[Any]:
+def drawing(height: float) -> Iterator[Any]:
     """An empty figure with this module's look, and no trace in the caller's settings; ``height`` is in inches."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -193,13 +193,14 @@ def _drawing(height: float) -> Iterator[Any]:
         yield Figure(figsize=(WIDTH, height))
 
 
-def _png(figure: Any) -> bytes:
+def as_png(figure: Any) -> bytes:
+    """The drawing as a picture without date or maker."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=160, metadata={"Software": None})
     return out.getvalue()
 
 
-def _svg(figure: Any, name: str) -> str:
+def as_svg(figure: Any, name: str) -> str:
     """The drawing as a lone ``<svg>`` that may stand in a page beside others: no prolog, ids its own, ink inherited."""
     out = io.StringIO()
     empty = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -212,7 +213,8 @@ def _svg(figure: Any, name: str) -> str:
     return text.replace(INK, "currentColor").replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans'")
 
 
-def _message(text: str, kind: str) -> bytes:
-    with _drawing(0.6) as figure:
+def message(text: str, kind: str) -> bytes:
+    """A sentence in the place of a drawing for which there is nothing to draw; ``kind`` is png or svg."""
+    with drawing(0.6) as figure:
         figure.text(0.01, 0.5, text, va="center", alpha=0.7)
-        return _png(figure) if kind == "png" else _svg(figure, "message").encode()
+        return as_png(figure) if kind == "png" else as_svg(figure, "message").encode()

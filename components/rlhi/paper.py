@@ -1,5 +1,7 @@
 """Figures of the paper, to stand beside a run's own: another model and other data, so for orientation only."""
 
+from rlhi.records import Label
+
 # Table 2: personalization, instruction-following, usereval; judged by o3 against ChatGPT's answers in the log
 WIN_RATES = (
     ("Llama-3.1-8B-Instruct", "context-only", (38.2, 30.6, 32.5)),
@@ -10,11 +12,11 @@ WIN_RATES = (
     ("RLHI, user-based rewards", "persona-guided", (62.3, 44.7, 52.5)),
 )
 
-# 2.2: user messages of WildChat-1M, labelled by GPT-4o
-LABEL_SHARES: dict[str, float] = {
-    "initial": 0.2707,
-    "new": 0.4040,
-    "re-attempt with feedback": 0.2651,
-    "re-attempt without feedback": 0.0477,
-    "positive feedback": 0.0125,
+# 2.2: percent of user messages of WildChat-1M, labelled by GPT-4o
+LABEL_SHARES: dict[Label, float] = {
+    "initial": 27.07,
+    "new": 40.40,
+    "re-attempt with feedback": 26.51,
+    "re-attempt without feedback": 4.77,
+    "positive feedback": 1.25,
 }

@@ -25,6 +25,8 @@ Axis = Literal["personalization", "instruction-following", "usereval"]
 Mode = Literal["context-only", "persona-guided"]
 Opponent = Literal["log", "base"]
 Order = Literal["model-first", "opponent-first"]
+Dimension = Literal["expertise", "informativeness", "tone", "structure"]
+Preference = Literal["first", "second", "none"]
 
 # The closed list of why a row may leave the data. A stage that needs another reason adds it here.
 Reason = Literal[
@@ -140,7 +142,16 @@ class Persona:
     user_id: str
     text: str
     conversations: tuple[str, ...]
-    conversation_id: str | None
+    conversation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trait:
+    """Which of the two preferences of ``dimension`` (Table 1) a user's persona shows, if either."""
+
+    user_id: str
+    dimension: Dimension
+    preference: Preference
 
 
 @dataclass(frozen=True, slots=True)

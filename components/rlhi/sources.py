@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
@@ -48,19 +48,28 @@ def list_files(source: str) -> list[SourceFile]:
     return readable
 
 
-def content_digest(uri: str) -> str:
-    """Names and contents of what lies at ``uri``, whatever it is; the empty string for an empty ``uri``.
+def uris(sources: str) -> list[str]:
+    """The URIs of a list with commas between them; a local path that exists is one, commas and all."""
+    if sources and Path(sources).exists():
+        return [sources]
+    return [uri.strip() for uri in sources.split(",") if uri.strip()]
 
-    For remote files names, sizes and times, since reading them all is not free.
+
+def content_digest(source: str) -> str:
+    """Names and contents of what lies at ``source``, whatever it is.
+
+    For remote files names, sizes and times, since reading them all is not free. Of a list of several, see `uris`, it is
+    the digest of their digests.
 
     Raises:
         InputError: nothing is there.
     """
-    if not uri:
-        return ""
-    files = _expand(uri)
+    several = uris(source)
+    if len(several) > 1:
+        return digest(" ".join(map(content_digest, several)))
+    files = _expand(*several or [source])
     if not files:
-        raise InputError(f"{uri}: no such file or folder, or an empty one")
+        raise InputError(f"{source}: no such file or folder, or an empty one")
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode() + b"\0")

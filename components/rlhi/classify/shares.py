@@ -31,7 +31,8 @@ def labelled_by(model: str, messages: int, conversations: int) -> str:
     """What the shares of this run and the paper's are shares of."""
     return (
         f"{model} labelled {messages:,} user messages of {conversations:,} conversations. The paper's shares (2.2) are "
-        "GPT-4o's on WildChat-1M: another model and other data, so they say what to expect, not what to reach."
+        "GPT-4o's on WildChat-1M, it seems on conversations of several turns. Another model and other data: they say "
+        "what to expect, not what to reach."
     )
 
 

@@ -8,18 +8,18 @@ import base64
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from importlib import resources
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rlhi import figures, paper
 from rlhi.classify.shares import LabelShares
 from rlhi.evaluate.winrates import REWARD, WinRate
 from rlhi.manifest import FunnelRow
+from rlhi.page import as_data, counted, environment, percent, style
 from rlhi.records import Message, Opponent, Pair, Persona, Reason
 
 SHOWN = 50  # pairs, examples and personas on the page; more are spread evenly over what there is
@@ -87,9 +87,6 @@ REASONS: dict[Reason, str] = {
     "turn_cap": "beyond the number of turns judged",
 }
 
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Example:
@@ -121,18 +118,12 @@ class Report:
 
 def render(report: Report) -> str:
     """The page. The same report gives the same text."""
-    page = Environment(
-        loader=PackageLoader(__package__, ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_clean,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters.update(percent=_percent, csp_hash=_csp_hash, spread=_spread, flat=lambda values: list(_flat(values)))
+    page = environment()
+    page.filters.update(csp_hash=_csp_hash, flat=lambda values: list(_flat(values)))
     headline = headline_rate(report.win_rates)
-    return page.get_template("report.html.j2").render(
+    return page.from_string(resources.files(__package__).joinpath("report.html.j2").read_text()).render(
         report=report,
+        style=style(),
         headline=headline,
         reward=_reward_beside(report.win_rates, headline),
         conclusion=conclusion(report.win_rates),
@@ -159,8 +150,8 @@ def conclusion(rates: Sequence[WinRate]) -> list[str]:
     if rate is None or rate.rate is None:
         return ["No win rate was measured, so this page shows what was learned from, not whether it helped."]
     sentences = [
-        f"On {_count(rate.turns, 'held-out turn')} of {_count(rate.users, 'user')}, the judge ({rate.metric}, "
-        f"{rate.mode}) prefers the trained model's answer to {OPPONENTS[rate.opponent]} {_percent(rate.rate)} of the "
+        f"On {counted(rate.turns, 'held-out turn')} of {counted(rate.users, 'user')}, the judge ({rate.metric}, "
+        f"{rate.mode}) prefers the trained model's answer to {OPPONENTS[rate.opponent]} {percent(rate.rate)} of the "
         f"time{_bounds(rate)}: {_meaning(rate)}."
     ]
     reward = _reward_beside(rates, rate)
@@ -168,8 +159,8 @@ def conclusion(rates: Sequence[WinRate]) -> list[str]:
         return [*sentences, "No win rate by reward was measured for this comparison."]
     return [
         *sentences,
-        f"The reward model scores the trained model's answer higher on {_percent(reward.rate)} of "
-        f"{_count(reward.turns, 'turn')}{_bounds(reward)}: {_meaning(reward)}. It also chose the training pairs, so "
+        f"The reward model scores the trained model's answer higher on {percent(reward.rate)} of "
+        f"{counted(reward.turns, 'turn')}{_bounds(reward)}: {_meaning(reward)}. It also chose the training pairs, so "
         "this says whether training reached its aim, not whether users gain.",
     ]
 
@@ -182,11 +173,11 @@ def cautions(rate: WinRate | None) -> list[str]:
     if rate.disagreement is not None and rate.disagreement > UNSTEADY:
         found.append(
             f"The judge contradicts itself on {100 * rate.disagreement:.0f}% of turns when the order is swapped: its "
-            f"verdicts carry little information. It names the answer shown first {_percent(rate.first_position)} of "
+            f"verdicts carry little information. It names the answer shown first {percent(rate.first_position)} of "
             "the time."
         )
     if rate.unread:
-        found.append(f"{_count(rate.unread, 'verdict')} could not be read: left out, not guessed.")
+        found.append(f"{counted(rate.unread, 'verdict')} could not be read: left out, not guessed.")
     if 2 <= rate.users < FEW_USERS:
         found.append(f"Only {rate.users} users were judged: an interval from so few is narrower than it should be.")
     return found
@@ -199,7 +190,7 @@ def training_notes(history: Sequence[Mapping[str, float]]) -> list[str]:
     if loss := moves["loss"]:
         notes.append(f"The loss went from {loss[0]:.3f} to {loss[1]:.3f}.")
     if accuracy := moves["rewards/accuracies"]:
-        notes.append(f"The share of pairs ranked rightly went from {_percent(accuracy[0])} to {_percent(accuracy[1])}.")
+        notes.append(f"The share of pairs ranked rightly went from {percent(accuracy[0])} to {percent(accuracy[1])}.")
     chosen, rejected = moves["logps/chosen"], moves["logps/rejected"]
     if chosen and rejected and chosen[1] < chosen[0] and rejected[1] < rejected[0]:
         notes.append(
@@ -223,7 +214,7 @@ def _reward_beside(rates: Sequence[WinRate], headline: WinRate | None) -> WinRat
 
 
 def _bounds(rate: WinRate) -> str:
-    return "" if rate.low is None else f" (95% interval {_percent(rate.low)} to {_percent(rate.high)})"
+    return "" if rate.low is None else f" (95% interval {percent(rate.low)} to {percent(rate.high)})"
 
 
 def _meaning(rate: WinRate) -> str:
@@ -246,37 +237,17 @@ def _move(history: Sequence[Mapping[str, float]], key: str) -> tuple[float, floa
 
 def _pictures(report: Report) -> dict[str, Markup | str]:
     """Drawings that are ours, not user text, and so safe to place as they are."""
-    png = base64.b64encode(figures.margins(report.pairs)).decode() if report.pairs else ""
     return {
         "funnel": Markup(figures.funnel(report.funnel)),  # noqa: S704
         "win_rates": Markup(figures.win_rates(report.win_rates)),  # noqa: S704
         "training": Markup(figures.training(report.history)),  # noqa: S704
-        "margins": f"data:image/png;base64,{png}",
+        "margins": as_data(figures.margins(report.pairs)) if report.pairs else "",
     }
-
-
-def _clean(value: Any) -> Any:
-    """Text fit for a page: one kind of line end, and control characters as their pictures."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _CONTROL.sub(_picture, value.replace("\r\n", "\n").replace("\r", "\n"))
-
-
-def _picture(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
 
 
 def _csp_hash(text: str) -> str:
     """The source expression that lets the page's own script run, and no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most ``most`` items, evenly spread, the first and the last among them."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -285,11 +256,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}%"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

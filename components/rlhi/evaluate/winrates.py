@@ -15,6 +15,7 @@ import numpy as np
 from rlhi.records import Axis, Mode, Opponent, Verdict
 
 REWARD = "reward"
+DRAWN = 1 << 22  # users drawn at a time: with all users of a big log, all resamples at once would not fit into memory
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ def interval(scores: Mapping[str, Sequence[float]], resamples: int, seed: int) -
         return None
     sums = np.array([math.fsum(scores[user]) for user in users])
     counts = np.array([len(scores[user]) for user in users])
-    drawn = np.random.default_rng(seed).integers(len(users), size=(resamples, len(users)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    random, most = np.random.default_rng(seed), max(1, DRAWN // len(users))
+    means = []
+    for start in range(0, resamples, most):
+        drawn = random.integers(len(users), size=(min(most, resamples - start), len(users)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
 
 

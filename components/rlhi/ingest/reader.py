@@ -3,32 +3,23 @@
 WildChat in Parquet is read by columns, everything else row by row through a mapping.
 """
 
-import gzip
-import io
-import json
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
-
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TypeVar
 
 from rlhi.errors import InputError
 from rlhi.ingest import wildchat
 from rlhi.ingest.frame import Frame, from_rows
 from rlhi.ingest.kinds import Kind, detect, fields_in, fields_of
 from rlhi.ingest.mapping import WILDCHAT, Mapping, RawRow, check, parse
+from rlhi.rows import explained, is_parquet, open_parquet, rows_of
 from rlhi.sources import SourceFile, list_files
 
-LFS = b"version https://git-lfs"
 ROWS = 1000
-WAITING = 3  # batches that are read ahead
+WAITING = 2  # batches that are read ahead
 T = TypeVar("T")
 
 
@@ -50,7 +41,7 @@ def open_source(uri: str, kind: Kind | None, mapping: Mapping) -> Source:
     files = list_files(uri)
     kinds, rows = {}, []
     for file in files:
-        with _explained(file):
+        with explained(file):
             kinds[file.path], count = _look(file, kind, mapping)
             rows.append(count)
     found = set(kinds.values())
@@ -65,8 +56,8 @@ def read_frames(source: Source, mapping: Mapping, *, with_agent: bool) -> Iterat
     own = WILDCHAT if source.kind == "wildchat" else mapping
 
     def of_file(file: SourceFile) -> Iterator[Frame]:
-        with _explained(file):
-            if source.kind == "wildchat" and _is_parquet(file):
+        with explained(file):
+            if source.kind == "wildchat" and is_parquet(file):
                 with open_parquet(file) as parquet:
                     yield from wildchat.read_frames(parquet, file.name, with_agent=with_agent)
             else:
@@ -78,8 +69,8 @@ def read_frames(source: Source, mapping: Mapping, *, with_agent: bool) -> Iterat
 def read_objects(source: Source) -> Iterator[tuple[str, object]]:
     """The rows of other data, as they are, each with its place (file and row)."""
     for file in source.files:
-        with _explained(file):
-            yield from _numbered(file)
+        for number, row in rows_of(file):
+            yield f"{file.name}:{number}", row
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
@@ -92,89 +83,23 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-@contextmanager
-def open_parquet(file: SourceFile) -> Iterator[pq.ParquetFile]:
-    """The file, refused where it is a pointer to one."""
-    with file.filesystem.open_input_file(file.path) as opened:
-        _refuse_pointer(opened.read(len(LFS)), file)
-        opened.seek(0)
-        yield pq.ParquetFile(opened, buffer_size=1 << 20)
-
-
 def _look(file: SourceFile, kind: Kind | None, mapping: Mapping) -> tuple[Kind, int | None]:
     """The kind of a file, and its number of rows where that costs nothing."""
-    if _is_parquet(file):
+    if is_parquet(file):
         with open_parquet(file) as parquet:
             found = kind or detect(fields_of(parquet.schema_arrow), file.path, mapping)
             return found, parquet.metadata.num_rows
-    place, row = next(((place, row) for place, row in _numbered(file) if isinstance(row, dict)), ("", None))
+    number, row = next(((number, row) for number, row in rows_of(file) if isinstance(row, dict)), (0, None))
     if row is None:
         raise InputError(f"{file.path}: holds no JSON object on any line; expected one conversation per line")
     found = kind or detect(fields_in(row), file.path, mapping)
     if found in ("wildchat", "chat-log"):
-        number = place.rpartition(":")[2]
         check(row, WILDCHAT if found == "wildchat" else mapping, f"{file.path}: row {number}")
     return found, None
 
 
 def _mapped(file: SourceFile, mapping: Mapping) -> Iterator[Frame]:
-    rows = ((place, parse(row, mapping)) for place, row in _numbered(file))
-    read = ((place, row if isinstance(row, RawRow) else None) for place, row in rows)
+    rows = ((number, parse(row, mapping)) for number, row in rows_of(file))
+    read = ((f"{file.name}:{number}", row if isinstance(row, RawRow) else None) for number, row in rows)
     while chunk := list(islice(read, ROWS)):
         yield from_rows(chunk)
-
-
-def _numbered(file: SourceFile) -> Iterator[tuple[str, object]]:
-    rows = _parquet_rows(file) if _is_parquet(file) else _json_rows(file)
-    return ((f"{file.name}:{number}", row) for number, row in rows)
-
-
-def _parquet_rows(file: SourceFile) -> Iterator[tuple[int, object]]:
-    with open_parquet(file) as parquet:
-        rows = (row for batch in parquet.iter_batches(batch_size=ROWS) for row in batch.to_pylist())
-        yield from enumerate(rows, start=1)
-
-
-def _json_rows(file: SourceFile) -> Iterator[tuple[int, object]]:
-    """One JSON value a line, blank lines are none; of a ``.json`` that is one value over many lines, the items."""
-    with file.filesystem.open_input_stream(file.path, compression=None) as raw:
-        buffered: Any = io.BufferedReader(raw)
-        lines = gzip.GzipFile(fileobj=buffered) if file.path.endswith(".gz") else buffered
-        first = lines.readline()
-        _refuse_pointer(first, file)
-        if file.path.endswith(".json") and _load(first) is None:
-            whole = _load(first + lines.read())
-            yield from enumerate(whole if isinstance(whole, list) else [whole], start=1)
-        else:
-            numbered = enumerate((line for part in ([first], lines) for line in part), start=1)
-            yield from ((number, _load(line)) for number, line in numbered if line.strip())
-
-
-def _load(text: bytes) -> object:
-    """The JSON value, or null where there is none; text that is no Unicode is read with replacements."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(text.decode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_parquet(file: SourceFile) -> bool:
-    return file.path.endswith(".parquet")
-
-
-@contextmanager
-def _explained(file: SourceFile) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
-        kind = "Parquet" if _is_parquet(file) else "JSONL"
-        raise InputError(f"{file.path}: cannot be read as {kind}: {str(error).splitlines()[0]}") from None
-
-
-def _refuse_pointer(start: bytes, file: SourceFile) -> None:
-    if start.startswith(LFS):
-        raise InputError(f"{file.path}: is a Git LFS pointer, not the data; run 'git lfs pull' where it was cloned")

@@ -88,7 +88,7 @@ def _columns(frame: Frame) -> dict[str, np.ndarray]:
     least = pa.scalar(np.iinfo(np.int64).min, pa.int64())
     return {
         "time": pc.fill_null(frame.time.cast(TIME).cast(pa.int64()), least).to_numpy(),
-        "turns": np.bincount(talk.row[said], minlength=len(frame)),
+        "turns": np.bincount(talk.row[said], minlength=len(frame)).astype(np.int32),
         "text": _text_hashes(talk),
         "toxic": pc.fill_null(frame.toxic, False).to_numpy(zero_copy_only=False),
         "redacted": pc.fill_null(frame.redacted, False).to_numpy(zero_copy_only=False),

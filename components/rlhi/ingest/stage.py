@@ -16,6 +16,7 @@ held out and feed neither personas nor pairs (3.4).
 """
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated
@@ -44,6 +45,7 @@ from rlhi.pii import redact_column
 from rlhi.progress import bar
 from rlhi.records import Conversation, schema
 
+log = logging.getLogger("rlhi")
 ROWS = schema(Conversation)
 NO_SALT = Secret("")
 REASONING: tuple[Kind, ...] = ("prm800k", "champ")
@@ -68,7 +70,8 @@ def run(
         )
     forgotten = read_users(forget)
     found = open_source(source, None if config.kind == "auto" else config.kind, _mapping(config))
-    conversations.note("source", f"{len(found.files)} files, read as {found.kind}.")
+    log.info("ingest: %s, read as %s", source, found.kind)
+    conversations.note("source", f"The logs were read as {found.kind}.")
     if not salt:
         conversations.note("ids", UNSALTED)
     if found.kind in REASONING:
@@ -122,9 +125,10 @@ def _near(spool: Spool, rows: int, config: IngestConfig) -> ledgers.NearDuplicat
 
 
 def _drop(stream: Stream, ledger: Ledger, decision: Decision) -> None:
-    gone = decision.reason > 0
-    ids = pa.array([f"{number:016x}" for number in ledger.id[gone].tolist()], pa.string())
-    stream.drop(dropped_rows(ids, decision.reason[gone], ledgers.REASONS))
+    gone = np.flatnonzero(decision.reason)
+    for places in np.array_split(gone, 1 + len(gone) // 10_000):
+        ids = pa.array([f"{number:016x}" for number in ledger.id[places].tolist()], pa.string())
+        stream.drop(dropped_rows(ids, decision.reason[places], ledgers.REASONS))
 
 
 def _keep(stream: Stream, spool: Spool, decision: Decision, config: IngestConfig) -> Counter[str]:

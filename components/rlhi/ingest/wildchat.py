@@ -15,7 +15,7 @@ from rlhi.errors import InputError
 from rlhi.ingest.frame import MESSAGES, TIME, Frame
 from rlhi.ingest.mapping import to_time
 
-ROWS = 1000  # read at a time: some megabytes of text
+ROWS = 1000  # read at a time: some megabytes of text, which the processor's cache can hold
 NEEDED = ("conversation", "hashed_ip")
 OPTIONAL = ("conversation_hash", "model", "timestamp", "language", "toxic", "redacted")
 AGENT = "header.user-agent"

@@ -20,20 +20,23 @@ IP_GATE = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[23][0-9A-Fa-f]{3}:[0-9A-Fa-f]{
 
 LONGEST = 256  # characters before an @ that are looked at
 LOCAL = re.compile(r"(?<![\w.%+-])[_.%+-]*+([^\W_][\w.%+-]*+)$")
-DOMAIN = re.compile(r"[^\W_](?:[^\W_]|\.(?=[^\W_])|-(?=[^\W_]|-))*+(?![\w@]*@|:[/~\w]|\()")
+DOMAIN = re.compile(r"[^\W_](?:[^\W_]|\.(?=[^\W_])|-++(?=[^\W_]))*+(?![\w@]*@|:(?:[/~.]|[\w.-]++/))")
+DASHED = re.compile(r"(?<=\.)(?!xn--)([^.-]+)-[^.]*$")  # words that hang on to a top-level domain
+CALLED = re.compile(r"(?!(?:com|net|org|edu|gov)\()\w+\(")  # a method of a matrix
 RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|(?:test|invalid|example|localhost))$")
 TOP = re.compile(r"[^\W\d_]{2,24}|xn--[a-z0-9-]+")
 FILES = re.compile(r"png|jpe?g|gif|svg|webp|ico|s?css|m?jsx?|tsx?|html|json|ya?ml|xml|txt|csv|tgz")
 VERSIONED = re.compile(r"v?\d+\.\d|\d+x\.")
 
 IPV4 = re.compile(
-    r"[0-9](?<![\w.].)(?<![A-Za-z_][-/].)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z]|-[0-9]++(?!\.))",
+    r"[0-9](?<![\w.].)(?<![A-Za-z_]-.)(?:[0-9]{0,2}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})(?!\w|\.\d|-[A-Za-z]|-[0-9]++(?!\.))",
     re.ASCII,
 )
 IPV6 = re.compile(r"[23](?<![\w:.].)[0-9A-Fa-f]{3}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*+(?!\w|\.\d)", re.ASCII)
 VERSION = re.compile(
     r"(?:version|(?<![a-z])(?:ver|release|rev|build|firmware|driver|update|patch|section|chapter|figure|table|clause|step))s?"
-    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$|§\s*$",
+    r"[\"'>)(:=.]{0,3}[ \t]?(?:is |to |number |no\.? )?[\"'(]?$|(?<![a-z])v[. ]?$|[=~<>!^]=\s*[\"']?$"
+    r"|§\s*$|(?:^|[\s(\"'])[A-Za-z]+/$",
     re.IGNORECASE,
 )
 HEADING = re.compile(r"[#*\s]*")
@@ -45,13 +48,17 @@ def email_spans(line: str) -> list[Span]:
     for at in re.finditer("@", line):
         before, domain = line[max(0, at.start() - LONGEST) : at.start()], DOMAIN.match(line, at.end())
         local = LOCAL.search(before) if domain is not None else None
-        if local is not None and domain is not None and _is_email(local[1], domain[0]):
-            found.append((at.start() - len(local[1]), domain.end()))
+        if local is None or domain is None:
+            continue
+        name = DASHED.sub(r"\1", domain[0])
+        called = CALLED.match(line, at.end() + name.rfind(".") + 1)
+        if called is None and _is_email(local[1], name):
+            found.append((at.start() - len(local[1]), at.end() + len(name)))
     return found
 
 
 def _is_email(local: str, domain: str) -> bool:
-    labels = domain.casefold().rstrip("-").split(".")
+    labels = domain.casefold().split(".")
     if len(labels) < 2 or not TOP.fullmatch(labels[-1]) or FILES.fullmatch(labels[-1]):
         return False
     matrix = len(local) == 1 and len(labels[0]) == 1
@@ -83,7 +90,7 @@ def _names_a_host(text: str) -> bool:
 
 def _is_netmask(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether the bits are ones, then zeros."""
-    inverted = int(address) ^ (2**address.max_prefixlen - 1)
+    inverted: int = int(address) ^ (2**address.max_prefixlen - 1)
     return inverted & (inverted + 1) == 0
 
 

@@ -39,7 +39,7 @@ TYPED = {
     r"(?:AC|SK)[a-z0-9]{10}": TwilioKeyDetector.denylist,
 }
 DETECTED = [
-    re.compile(pattern.pattern, (pattern.flags & re.IGNORECASE) | re.ASCII)
+    re.compile(pattern.pattern, (pattern.flags & ~re.UNICODE) | re.ASCII)
     for group in TYPED.values()
     for pattern in group
 ]
@@ -99,7 +99,7 @@ HEADER = re.compile(
 LOGIN = r"pass(?:word|wd|phrase|code)|pwd"
 SAID = r"(?:[\"'`]\]?)?[ \t]{0,4}(?::=|=>|={1,3}|:|[ \t](?i:is):?[ \t])[ \t]{0,4}"
 FLAG = rf"--(?i:{LOGIN}|token|api-key|secret)[ =]"
-ASSIGNED_GATE = rf"(?:(?i:{LOGIN}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s\"'`<>]*[0-9]"
+ASSIGNED_GATE = rf"(?:(?i:{LOGIN}|secret|token|key|credential){SAID}|{FLAG})[bfru]?[\"'`]?[^\s<>]*[0-9]"
 ASSIGNED = re.compile(
     r"[PpSsTtKkCc-](?:"
     r"((?i:(?<=p)ass(?:word|wd|phrase|code)|(?<=p)wd|(?<=s)ecret|(?<=t)oken|(?<=k)ey|(?<=c)redential))"
@@ -110,7 +110,8 @@ ASSIGNED = re.compile(
 KEY_OF = re.compile(r"(?:api|access|account|auth|encryption|private|secret|license|service)[_ -]?$", re.IGNORECASE)
 
 BARE = 6  # the group of a value without quotes
-TOKENS_GATE = re.sub(r"\{(\d+),?\}", lambda count: f"{{{min(int(count[1]), 12)}}}", TOKENS)
+# Shorter repetitions, open at the end: whatever the longer ones match, these match.
+TOKENS_GATE = re.sub(r"\{(\d+)(?:,\d*)?\}", lambda count: f"{{{min(int(count[1]), 12)},}}", TOKENS)
 GATE = "|".join((*TYPED, TOKENS_GATE, KEY_GATE, URL_GATE, HEADER_GATE, ASSIGNED_GATE))
 
 PLACEHOLDER = re.compile(
@@ -119,6 +120,7 @@ PLACEHOLDER = re.compile(
     rf"|^(?:{LOGIN}|pass|secret|token|key|user|admin|root|test|guest|api_?key)[_-]?\d*$",
     re.IGNORECASE,
 )
+MIXED = re.compile(r"(?:[a-z]{1,8}[A-Z]{1,8}){4}")
 RULE = re.compile(
     r"^(?:u?int|float|utf-?|sha-?|base|md|aes|rsa|str|string|varchar|required|min|max|len)[\d|:-].*$|^https?:|[|]",
     re.IGNORECASE,
@@ -147,8 +149,9 @@ def key_spans(text: str) -> list[Span]:
 
 
 def _is_token(value: str) -> bool:
-    """Random characters hold digits; a run of words does not, or not two."""
-    return sum(map(str.isdigit, value)) >= 2 and not PLACEHOLDER.search(value)
+    """Random characters hold digits, or change their case often; words do neither."""
+    random = sum(map(str.isdigit, value)) >= 2 or MIXED.search(value) is not None
+    return random and not PLACEHOLDER.search(value)
 
 
 def _assigned(match: re.Match[str]) -> Span | None:
@@ -165,7 +168,7 @@ def _assigned(match: re.Match[str]) -> Span | None:
 
 
 def _is_secret(value: str, password: bool, bare: bool) -> bool:
-    digits = sum(map(str.isdigit, value))
+    digits = len(re.findall("[0-9]", value))
     if not digits or len(value) < 6 or PLACEHOLDER.search(value) or RULE.search(value):
         return False
     if bare and CODE.search(value):

@@ -29,15 +29,17 @@ PATTERNS = tuple(
         rf"(?i:\bmy (?:full |first |last |real )?name(?:[’']s| is| ?:)|\bname[’']s) {SPOKEN}",
         rf"(?i:\b(?:i[’']?m|i am)) {NAME}{END}",
         rf"(?i:\bthis is) {NAME}(?= (?:here|from|speaking|again)\b)",
-        rf"(?i:\b(?:call(?:ed)? me|known as|named|called|signed|(?:user|author|student|person)[’']?s? name is)) {NAME}",
+        rf"(?i:\bcall(?:ed)? me|\b(?:user|author|writer|student|person|client)(?:[’']?s)? name is) {NAME}",
+        r"(?i:\b(?:user|person|student|man|woman|boy|girl|guy|someone|somebody|author|client|colleague|child|kid)"
+        rf",? (?:is )?(?:named|called|known as)) {NAME}",
         rf"(?i:\b(?:me llamo|mi nombre es|je m[’']appelle|mon nom est|ich hei(?:ß|ss)e|mein name ist|mi chiamo"
         rf"|meu nome é|me chamo)) {NAME}",
         rf"\b(?:Mr|Mrs|Ms|Mx|Miss|Dr|Prof|Professor|Doctor|Sir|Herr|Frau|Señora?|Monsieur|Madame)\.? {NAME}",
         rf"^[ \t]*(?i:dear|hi|hello|hey) {NAME}[ \t]*(?:[,!.:]|$)",
         r"(?i:\b(?:regards|sincerely|faithfully|cheers|best wishes|thank you|thanks|yours truly|best))"
         rf"[,!.]?[ \t]*\n\s{{0,8}}{NAME}[ \t]*$",
-        r"(?i:\bmy (?:wife|husband|partner|girlfriend|boyfriend|fianc[ée]+|son|daughter|brother|sister|mother|father|mom"
-        r"|mum|dad|boss|manager|friend|colleague|coworker|roommate|teacher|neighbou?r|cousin|uncle|aunt|cat|dog)"
+        r"(?i:\bmy (?:wife|husband|partner|girlfriend|boyfriend|fianc[ée]+|son|daughter|brother|sister|mother|father"
+        r"|mom|mum|dad|boss|manager|friend|colleague|coworker|roommate|teacher|neighbou?r|cousin|uncle|aunt|cat|dog)"
         rf"(?:,|[’']s name is| is (?:named|called)| named| called)?) {NAME}",
     )
 )
@@ -52,7 +54,7 @@ WORDS = """
     for with about sir madam ma'am team everyone everybody folks friends friend guys ladies gentlemen colleague
     customer client user users student students teacher professor doctor hiring manager recruiter committee editor
     reviewer admin administrator support service sales human resources department assistant chatbot bot model ai agi
-    llm gpt chatgpt claude gemini bard copilot llama siri alexa openai anthropic google microsoft apple amazon meta
+    llm gpt chatgpt chat claude gemini bard copilot llama siri alexa openai anthropic google microsoft apple amazon meta
     facebook github python java javascript typescript rust go golang ruby perl php swift kotlin scala matlab julia
     bash linux windows macos android ios docker kubernetes react angular vue django flask pandas numpy excel word
     powerpoint latex sql mysql postgres sqlite mongodb redis aws azure gcp html css json xml yaml markdown git
@@ -90,9 +92,12 @@ def harvest(messages: Iterable[str]) -> set[str]:
 
 def _parts(said: str) -> set[str]:
     """A name's words up to the first that is none, alone and together."""
-    words = [word[:1].upper() + word[1:] for word in itertools.takewhile(_may_be_name, said.split())]
+    words = [
+        word[:1].upper() + word[1:]
+        for word in itertools.takewhile(_may_be_name, said.removesuffix("'s").removesuffix("’s").split())
+    ]
     long = {word for word in words if len(word) > 2 and not word.endswith(".")}
-    return long | ({" ".join(words)} if len(words) > 1 or long else set())
+    return long | ({" ".join(words)} if words and len(words[0]) > 1 else set())
 
 
 def _may_be_name(word: str) -> bool:
