@@ -108,6 +108,15 @@ def test_reply_of_no_use_is_dropped_with_its_reason() -> None:
     assert written.dropped == [Dropped("ann", "empty_persona"), Dropped("ben", "refused_persona")]
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"), [("- short answers\n- no jokes at all", 4), ("- short answers, please", 3)]
+)
+def test_point_that_the_length_limit_cut_is_left_out_unless_it_is_the_only_one(reply: str, words: int) -> None:
+    config = replace(CONFIG, sampling=replace(CONFIG.sampling, max_tokens=words))
+    (found,) = infer([talk("c", "Hi.")], lambda *_: reply, config).kept
+    assert found.text.rstrip(",") == "- short answers"
+
+
 PRIVATE = "- Prefers short answers, Zelda Quux\n- zelda@quux.io\n- Ship to 12 Elm Street\n- Likes numbers"
 
 

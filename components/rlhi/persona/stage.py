@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
-from rlhi.engine import Engine, Request, open_engine
+from rlhi.engine import Engine, Reply, Request, open_engine
 from rlhi.errors import InputError
 from rlhi.history import Utterance, as_spoken, fitting
 from rlhi.persona.points import points, without_placeholders
@@ -75,7 +75,7 @@ def make(asked: Sequence[Material], engine: Engine, config: PersonaConfig) -> li
     requests = [_request(each, config, read) for each, read in zip(asked, shown, strict=True) if read]
     replies = iter(engine.generate(requests, config.sampling, 1, config.seed))
     return [
-        _made(each, read, next(replies)[0].text, config) if read else Made("", (), "no_message_fits")
+        _made(each, read, next(replies)[0], config) if read else Made("", (), "no_message_fits")
         for each, read in zip(asked, shown, strict=True)
     ]
 
@@ -91,12 +91,18 @@ def update(persona: str, messages: Sequence[str], engine: Engine, config: Person
     return made.text or persona
 
 
-def _made(material: Material, read: Sequence[Utterance], reply: str, config: PersonaConfig) -> Made:
-    text, reason = points(reply, config.max_points)
+def _made(material: Material, read: Sequence[Utterance], reply: Reply, config: PersonaConfig) -> Made:
+    text, reason = points(_whole_lines(reply), config.max_points)
     redacted, found = redact_persona(text, [one.text for one in material.said])
     telling = without_placeholders(redacted)
     conversations = tuple(dict.fromkeys(one.conversation_id for one in read))
     return Made(telling, conversations, reason or (None if telling else "empty_persona"), found)
+
+
+def _whole_lines(reply: Reply) -> str:
+    """The reply without a last line that the length limit cut, unless it is all there is."""
+    whole = reply.text.rpartition("\n")[0] if reply.finish_reason == "length" else ""
+    return whole or reply.text
 
 
 def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance]) -> Request:
