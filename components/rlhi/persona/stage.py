@@ -25,7 +25,7 @@ from rlhi.history import Utterance, as_spoken, fitting
 from rlhi.persona.points import points, without_placeholders
 from rlhi.persona.timing import Made, Material, per_user, time_safe
 from rlhi.pii.persona import redact_persona
-from rlhi.records import Conversation, Message, Persona
+from rlhi.records import Conversation, Message, Persona, Reason
 from rlhi.render import prompt
 
 
@@ -92,17 +92,18 @@ def update(persona: str, messages: Sequence[str], engine: Engine, config: Person
 
 
 def _made(material: Material, read: Sequence[Utterance], reply: Reply, config: PersonaConfig) -> Made:
-    text, reason = points(_whole_lines(reply), config.max_points)
+    text, reason = _points(reply, config.max_points)
     redacted, found = redact_persona(text, [one.text for one in material.said])
     telling = without_placeholders(redacted)
     conversations = tuple(dict.fromkeys(one.conversation_id for one in read))
     return Made(telling, conversations, reason or (None if telling else "empty_persona"), found)
 
 
-def _whole_lines(reply: Reply) -> str:
-    """The reply without a last line that the length limit cut, unless it is all there is."""
-    whole = reply.text.rpartition("\n")[0] if reply.finish_reason == "length" else ""
-    return whole or reply.text
+def _points(reply: Reply, most: int) -> tuple[str, Reason | None]:
+    """The points of a reply, without one that the length limit cut unless it is all there is."""
+    whole = reply.text.rpartition("\n")[0] if reply.finish_reason == "length" else reply.text
+    found = points(whole, most)
+    return found if found[0] else points(reply.text, most)
 
 
 def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance]) -> Request:
