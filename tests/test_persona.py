@@ -109,7 +109,12 @@ def test_reply_of_no_use_is_dropped_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "words"), [("- short answers\n- no jokes at all", 4), ("- short answers, please", 3)]
+    ("reply", "words"),
+    [
+        ("- short answers\n- no jokes at all", 4),
+        ("- short answers, please", 3),
+        ("He likes:\n- short answers, please", 4),
+    ],
 )
 def test_point_that_the_length_limit_cut_is_left_out_unless_it_is_the_only_one(reply: str, words: int) -> None:
     config = replace(CONFIG, sampling=replace(CONFIG.sampling, max_tokens=words))
