@@ -49,8 +49,11 @@ def holding(work: Path, users: Iterable[str]) -> dict[Path, int]:
     hasher = Hasher(salt_of(work))
     sought = {each for user in users for each in (user, hasher.user(user))}
     found = {folder: user_rows(folder) for folder in _outputs(work)}
-    counts = {folder: sum(rows.get(user, 0) for user in sought) for folder, rows in found.items()}
-    return {folder: count for folder, count in counts.items() if count}
+    return {
+        folder: sum(rows.get(user, 0) for user in sought)
+        for folder, rows in found.items()
+        if not sought.isdisjoint(rows)
+    }
 
 
 def remove(folders: Iterable[Path]) -> None:

@@ -198,16 +198,18 @@ def test_run_counts_turns_and_shares_of_all_user_messages(tmp_path: Path) -> Non
 
 def test_shares_count_the_users_who_are_filtered(tmp_path: Path) -> None:
     described = run_on([SHORT], [*RULES, ("meaningful feedback", "[[No]]")], tmp_path)
-    assert (described.rows_in, described.kept) == (2, 0)
+    assert (described.rows_in, described.kept) == (2, 2)
+    assert [turn.meaningful_feedback for turn in Input(tmp_path / "classify", Turn).read()] == [False, False]
     assert described.metrics["share/re-attempt with feedback"] == 0.5
 
 
-def test_turns_of_a_user_without_meaningful_feedback_are_dropped(tmp_path: Path) -> None:
+def test_turns_of_a_user_without_meaningful_feedback_are_marked(tmp_path: Path) -> None:
     rows = [SHORT, talk("b", "Pie recipe.", "Apples.", "Shorter.", user="ben"), talk("e", "Hi.", "Yes?", user="eve")]
     rules = [*RULES, ("[The Start of User Messages]", "[[Yes]]")]
     described = run_on(rows, rules, tmp_path)
-    assert described.dropped == {"no_meaningful_feedback": 1}
-    assert [turn.user_id for turn in Input(tmp_path / "classify", Turn).read()] == ["ann", "ann", "ben", "ben"]
+    assert described.dropped == {}
+    marked = {turn.user_id: turn.meaningful_feedback for turn in Input(tmp_path / "classify", Turn).read()}
+    assert marked == {"ann": True, "ben": True, "eve": False}
     assert {name: n for name, n in described.metrics.items() if name.startswith("meaningful")} == {
         "meaningful_feedback/users": 3,
         "meaningful_feedback/asked": 2,

@@ -12,7 +12,7 @@ from rlhi.cli import main
 from rlhi.errors import InputError
 from rlhi.ingest.identity import Hasher
 from rlhi.records import Conversation, Turn
-from tests.test_ingest import users, write
+from tests.test_ingest import spoken, users, write
 
 
 @pytest.fixture
@@ -107,6 +107,19 @@ def test_another_salt_is_another_output_and_is_written_down_nowhere(
     for path in work.rglob("manifest.json"):
         assert salt not in path.read_text()
         assert "pepper" not in path.read_text()
+
+
+def test_user_of_whom_only_an_unread_reply_is_left_is_found_too(work: Path) -> None:
+    script, out = work / "unread.json", work / "runs" / "unread" / "classify"
+    script.write_text(json.dumps([{"contains": "", "reply": "No idea."}]))
+    config = {"engine": {"kind": "scripted", "script": str(script)}, "method": "generate", "meaningful_feedback": False}
+    source = write(work / "long.jsonl", spoken("x", "Hi.", "Hello.", "Ho.", "Hello.", user="u9"))
+    talks = work / "runs" / "unread" / "ingest"
+    flags = ["--min_conversations", "1", "--eval_share", "0"]
+    assert main(["ingest", "--source", source, "--conversations", str(talks), *flags]) == 0
+    assert main(["classify", "--conversations", str(talks), "--turns", str(out), "--config", json.dumps(config)]) == 0
+    assert (out / "unread.jsonl").exists()
+    assert out in erasure.holding(work, ["u9"])
 
 
 def test_output_without_its_list_of_users_cannot_tell(work: Path) -> None:

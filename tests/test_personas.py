@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from rlhi.personas import Personas, unusable
 from tests.rows import persona, personas, talk, turn
 
@@ -19,4 +21,6 @@ def test_turn_is_usable_for_training_with_its_label_and_a_persona() -> None:
     assert unusable(asked, None, ("new",), known) == "conversation_dropped"
     assert unusable(asked, talk("c", "Hi.", split="held-out"), ("new",), known) == "held_out"
     assert unusable(asked, row, ("initial",), known) == "other_label"
+    assert unusable(replace(asked, meaningful_feedback=True), row, ("new",), known) is None
+    assert unusable(replace(asked, meaningful_feedback=False), row, ("new",), known) == "no_meaningful_feedback"
     assert unusable(asked, row, ("new",), personas("ben")) == "no_persona"

@@ -7,7 +7,7 @@ output can answer whether it holds a given user.
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +65,7 @@ class Output(Generic[R]):
         self.kept = 0
         self.dropped: dict[str, int] = {}
         self.users = 0
+        self._also: frozenset[str] = frozenset()
         self.metrics: dict[str, float] = {}
         self.notes: dict[str, str] = {}
         self._partial = path.with_name(f".{path.name}.partial")
@@ -76,6 +77,10 @@ class Output(Generic[R]):
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
+
+    def holds(self, users: Iterable[str]) -> None:
+        """Says before rows are written that the output holds something of ``users``, be it in other files than rows."""
+        self._also |= frozenset(users)
 
     def write(self, kept: Sequence[R], dropped: Sequence[Dropped], rows_in: int, count: int | None = None) -> None:
         """Writes the rows that stay and those that leave. ``count`` is what was kept, where one row in makes several.
@@ -92,7 +97,7 @@ class Output(Generic[R]):
     @contextmanager
     def stream(self) -> Iterator["Stream"]:
         """Takes the rows table by table, for a stage that holds only a few of them at a time."""
-        stream = Stream(self._partial, schema(self.record))
+        stream = Stream(self._partial, schema(self.record), self._also)
         try:
             yield stream
         finally:
@@ -131,11 +136,11 @@ class Output(Generic[R]):
 class Stream:
     """Writes an output piece by piece, in order."""
 
-    def __init__(self, folder: Path, fields: pa.Schema) -> None:
+    def __init__(self, folder: Path, fields: pa.Schema, users: Iterable[str]) -> None:
         self.rows_in = 0
         self.kept = 0
         self.reasons: Counter[str] = Counter()
-        self.users: Counter[str] = Counter()
+        self.users: Counter[str] = Counter(dict.fromkeys(users, 0))
         self._folder = folder
         self._rows = _Parts(folder, fields)
         self._dropped = _Parts(folder / "dropped", schema(Dropped))
@@ -212,7 +217,7 @@ class _Parts:
 
 
 def user_rows(folder: Path) -> dict[str, int]:
-    """How many rows of each user a complete output holds.
+    """How many rows of each user a complete output holds; 0 for users of whom it holds other things.
 
     Raises:
         InputError: no complete output, or its list of users is missing.

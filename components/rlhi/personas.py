@@ -25,6 +25,8 @@ def unusable(
         return "conversation_dropped"
     if conversation.split != "train":
         return "held_out"
+    if turn.meaningful_feedback is False:
+        return "no_meaningful_feedback"
     if turn.label not in labels:
         return "other_label"
     return None if personas.of(conversation) is not None else "no_persona"

@@ -123,13 +123,17 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One user message, at ``index`` among the messages of its conversation, and its label."""
+    """One user message, at ``index`` among the messages of its conversation, and its label.
+
+    ``meaningful_feedback`` says whether its user gives any (C.1, 6); null where nobody asked.
+    """
 
     id: str
     conversation_id: str
     user_id: str
     index: int
     label: Label
+    meaningful_feedback: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

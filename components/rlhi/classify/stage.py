@@ -9,11 +9,12 @@ prompt has one example of each label where the paper's has none of positive feed
 `calibrate` takes away each label's log-probability on a request without content ("Calibrate Before Use", Zhao et al.
 2021, in log space). A model of 135M parameters needs it: it prefers one label whatever it reads.
 
-After the labels, training users who give no meaningful feedback leave with all their turns (C.1, point 6; see
-`meaningful.py`). The shares of the labels are measured before that, over every user message.
+After the labels, the turns of training users who give no meaningful feedback are marked, and neither rewritten nor
+sampled (C.1, point 6; see `meaningful.py`). They stay in the output, so that shares are over every user message.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -55,7 +56,7 @@ class ClassifyConfig(StageConfig):
         default=False, description="Take away each label's score on an empty request: for small models."
     )
     meaningful_feedback: bool = Field(
-        default=True, description="Drop the turns of training users who give no meaningful feedback (C.1)."
+        default=True, description="Learn nothing from training users who give no meaningful feedback (C.1)."
     )
 
 
@@ -72,9 +73,9 @@ def run(conversations: Input[Conversation], turns: Output[Turn], config: Classif
     turns.note("labels", labelled_by(config.engine.name, len(kept) + len(dropped), len(rows)))
     if config.meaningful_feedback:
         feedback = meaningful(rows, kept, engine, config.method)
-        kept, filtered = _without_users(kept, feedback)
-        dropped, said = dropped + filtered, [*said, *feedback.said]
+        kept, said = _marked(kept, feedback), [*said, *feedback.said]
         turns.measure(feedback.metrics)
+    turns.holds(row.user_id for row in rows)  # what could not be read is kept too
     turns.write(kept, dropped, sum(len(user_indices(row)) for row in rows))
     keep_unread(turns, said)
 
@@ -106,10 +107,13 @@ def _check(config: ClassifyConfig) -> None:
         )
 
 
-def _without_users(turns: Sequence[Turn], feedback: Feedback) -> tuple[list[Turn], list[Dropped]]:
-    kept = [turn for turn in turns if turn.user_id not in feedback.without]
-    left = [turn for turn in turns if turn.user_id in feedback.without]
-    return kept, [Dropped(turn.id, "no_meaningful_feedback") for turn in left]
+def _marked(turns: Sequence[Turn], feedback: Feedback) -> list[Turn]:
+    """The turns of training users with the answer to whether they give feedback."""
+    asked = frozenset(feedback.users)
+    return [
+        replace(turn, meaningful_feedback=turn.user_id not in feedback.without) if turn.user_id in asked else turn
+        for turn in turns
+    ]
 
 
 def _prior(engine: Engine) -> list[float]:

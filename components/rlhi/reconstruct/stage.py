@@ -60,6 +60,7 @@ def run(
     """Writes the conversations with the policy's answers in place of the logged ones."""
     rows = conversations.read()
     kept, dropped, said = reconstruct(rows, turns.read(), open_engine(config.engine), config)
+    reconstructed.holds(row.user_id for row in rows)  # what could not be read is kept too
     reconstructed.write(kept, dropped, len(rows))
     if config.check_follow_up:
         reconstructed.measure(figures(said))
