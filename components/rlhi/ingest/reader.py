@@ -4,9 +4,10 @@ WildChat in Parquet is read by columns, everything else row by row through a map
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -55,7 +56,7 @@ def read_frames(source: Source, mapping: Mapping, *, with_agent: bool) -> Iterat
     """The rows of conversation logs, file by file; the next are read while the last are worked on."""
     own = WILDCHAT if source.kind == "wildchat" else mapping
 
-    def of_file(file: SourceFile) -> Iterator[Frame]:
+    def of_file(file: SourceFile) -> Iterator[Callable[[], Frame]]:
         with explained(file):
             if source.kind == "wildchat" and is_parquet(file):
                 with open_parquet(file) as parquet:
@@ -63,7 +64,8 @@ def read_frames(source: Source, mapping: Mapping, *, with_agent: bool) -> Iterat
             else:
                 yield from _mapped(file, own)
 
-    return ahead(frame for file in source.files for frame in of_file(file))
+    # the thread that reads ahead only decodes: putting a frame together is the caller's share
+    return (finish() for finish in ahead(frame for file in source.files for frame in of_file(file)))
 
 
 def read_objects(source: Source) -> Iterator[tuple[str, object]]:
@@ -98,8 +100,8 @@ def _look(file: SourceFile, kind: Kind | None, mapping: Mapping) -> tuple[Kind, 
     return found, None
 
 
-def _mapped(file: SourceFile, mapping: Mapping) -> Iterator[Frame]:
+def _mapped(file: SourceFile, mapping: Mapping) -> Iterator[Callable[[], Frame]]:
     rows = ((number, parse(row, mapping)) for number, row in rows_of(file))
     read = ((f"{file.name}:{number}", row if isinstance(row, RawRow) else None) for number, row in rows)
     while chunk := list(islice(read, ROWS)):
-        yield from_rows(chunk)
+        yield partial(from_rows, chunk)

@@ -137,7 +137,7 @@ def _keep(stream: Stream, spool: Spool, decision: Decision, config: IngestConfig
     redacted: Counter[str] = Counter()
 
     def rows() -> Iterator[tuple[pa.Table, Counter[str]]]:
-        for batch, places in spool.chosen(mask):
+        for batch, places in ahead(spool.chosen(mask)):
             yield _finished(batch, decision.split[places], config)
 
     with bar("redacting and writing", int(mask.sum())) as shown:

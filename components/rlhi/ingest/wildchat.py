@@ -4,7 +4,8 @@ Only the columns that are needed are read, never the moderation structs. ``conve
 published data: the identity of a row is the hash with the identifier of the first turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +23,8 @@ AGENT = "header.user-agent"
 OF_A_TURN = ("role", "content", "hashed_ip", "turn_identifier")
 
 
-def read_frames(parquet: pq.ParquetFile, name: str, *, with_agent: bool) -> Iterator[Frame]:
-    """The rows of one file, in order; ``name`` is the file's, for the places of rows.
+def read_frames(parquet: pq.ParquetFile, name: str, *, with_agent: bool) -> Iterator[Callable[[], Frame]]:
+    """The rows of one file, in order, decoded; ``name`` is the file's, for the places of rows. A call makes the frame.
 
     Raises:
         InputError: a column that is needed is missing or of another type.
@@ -31,7 +32,7 @@ def read_frames(parquet: pq.ParquetFile, name: str, *, with_agent: bool) -> Iter
     start = 0
     wanted = columns(parquet, name, with_agent=with_agent)
     for batch in parquet.iter_batches(batch_size=ROWS, columns=wanted, use_threads=False):
-        yield to_frame(batch, name, start)
+        yield partial(to_frame, batch, name, start)
         start += len(batch)
 
 
