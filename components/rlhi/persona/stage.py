@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import in_time
-from rlhi.engine import Engine, Request, open_engine
+from rlhi.engine import Engine, Request, generate, open_engine
 from rlhi.records import Conversation, Dropped, Message, Persona
 from rlhi.render import prompt
 
@@ -50,7 +50,7 @@ def infer(rows: Sequence[Conversation], engine: Engine, config: PersonaConfig) -
             asked[user] = request, read
         else:
             dropped.append(Dropped(user, "no_message_fits"))
-    replies = engine.generate([request for request, _ in asked.values()], config.sampling, 1, config.seed)
+    replies = generate(engine, [request for request, _ in asked.values()], config.sampling, 1, config.seed)
     kept = []
     for (user, (_, read)), (reply,) in zip(asked.items(), replies, strict=True):
         text = points(reply.text, config.max_points)
