@@ -41,8 +41,9 @@ def configured() -> Path | None:
 
 
 def delete(path: Path) -> bool:
-    """Deletes a store with all that lies beside it; false where there is none."""
-    found = [each for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))) if each.exists()]
+    """Deletes a store with what SQLite keeps beside it; false where there is none."""
+    # the file itself last: a log that outlived it would be taken for that of the next one
+    found = [each for each in (path.with_name(path.name + end) for end in ("-wal", "-shm", "")) if each.exists()]
     for each in found:
         each.unlink()
     return bool(found)
