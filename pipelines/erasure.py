@@ -73,7 +73,7 @@ def remove_replies(work: Path) -> bool:
     named = os.environ.get("RLHI_REPLIES")
     paths = [work / STORE / store.NAME, *([Path(named)] if named else [])]
     try:
-        return any([store.delete(path) for path in paths])  # every one, not up to the first
+        return sum(store.delete(path) for path in paths) > 0
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be deleted ({error.strerror}); delete it by hand") from None
 

@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,11 +25,12 @@ OURS = 0x726C6869  # "rlhi", in the header of the file
 LAYOUT = 1
 TABLES = (
     "CREATE TABLE replies (key BLOB PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE workers (id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT, pid INTEGER, until REAL)",
+    "CREATE TABLE workers (id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT, pid INTEGER, start TEXT, until REAL)",
     "CREATE TABLE claims (key BLOB PRIMARY KEY, worker INTEGER NOT NULL) WITHOUT ROWID",
 )
 BUSY = 60.0  # seconds that a writer waits for others
 LEASE = 60.0  # seconds; renewed three times as often
+START = uuid.uuid4().hex  # a container that starts again has the same host and pid
 AT_ONCE = 500  # keys looked up by one statement
 
 
@@ -110,8 +112,8 @@ class Store:
             if not mine:
                 return None, mine
             worker = db.execute(
-                "INSERT INTO workers (host, pid, until) VALUES (?, ?, ?)",
-                (socket.gethostname(), os.getpid(), time.time() + LEASE),
+                "INSERT INTO workers (host, pid, start, until) VALUES (?, ?, ?, ?)",
+                (socket.gethostname(), os.getpid(), START, time.time() + LEASE),
             ).lastrowid
             db.executemany("INSERT INTO claims VALUES (?, ?)", [(key, worker) for key in mine])
         return worker, mine
@@ -183,7 +185,7 @@ def _set_wal(db: sqlite3.Connection) -> None:
         try:
             db.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.01)
         else:
@@ -196,11 +198,13 @@ def _forget(db: sqlite3.Connection, workers: Iterable[int | None]) -> None:
         db.execute("DELETE FROM workers WHERE id = ?", (worker,))
 
 
-def _alive(host: str, pid: int, until: float) -> bool:
+def _alive(host: str, pid: int, start: str, until: float) -> bool:
     if until < time.time():
         return False
     if host != socket.gethostname():
         return True
+    if pid == os.getpid():
+        return start == START
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
