@@ -117,6 +117,22 @@ def test_samples_differ_and_follow_the_seed(engine: TransformersEngine) -> None:
     assert [reply.text for reply in fewer] == [reply.text for reply in first[:2]]
 
 
+def test_stream_gives_the_samples_that_are_asked_for_as_in_a_whole_call(policy: Policy) -> None:
+    whole = generate(TransformersEngine(policy, 4), REQUESTS, SAMPLING, 3, 7)
+    asked = [[2, 0], [], [1], [0, 1, 2]]
+    found = list(TransformersEngine(policy, 4).stream(REQUESTS, SAMPLING, asked, 7))
+    assert sorted((place, number) for place, number, _ in found) == [(0, 0), (0, 2), (2, 1), (3, 0), (3, 1), (3, 2)]
+    assert all(reply.text == whole[place][number].text for place, number, reply in found)
+
+
+def test_reply_comes_when_it_ends_and_not_with_its_batch(policy: Policy) -> None:
+    sampling = replace(SAMPLING, top_p=1.0, max_tokens=120)
+    stream = TransformersEngine(policy, 64).stream(REQUESTS, sampling, [range(16)] * len(REQUESTS), 0)
+    kinds = [reply.finish_reason for _, _, reply in stream]
+    assert kinds == sorted(kinds, reverse=True)
+    assert set(kinds) == {"stop", "length"}
+
+
 def test_small_nucleus_is_greedy_and_its_logprob_knows_no_temperature(engine: TransformersEngine) -> None:
     greedy = generate(engine, REQUESTS, replace(SAMPLING, temperature=0), 1, 0)
     narrow = generate(engine, REQUESTS, replace(SAMPLING, temperature=0.5, top_p=1e-6), 1, 0)
@@ -173,7 +189,22 @@ def test_first_rule_of_a_script_that_matches_answers(tmp_path: Path) -> None:
     assert [[reply.text for reply in group] for group in replies] == [["what?", "what?"], ["fig 0", "fig 1"]]
 
 
-@pytest.mark.parametrize("text", [None, "no json", "{}", '[{"contains": "x"}]', "[1]", "3"])
+def test_script_for_rehearsals_says_what_it_was_asked(tmp_path: Path) -> None:
+    path, log = tmp_path / "script.json", tmp_path / "asked.txt"
+    rules = [{"contains": "", "reply": "fig"}]
+    path.write_text(json.dumps({"rules": rules, "delay": 0.001, "log": str(log)}))
+    rehearsed = open_engine(EngineConfig(kind="scripted", script=str(path)))
+    path.write_text(json.dumps(rules))
+    plain = open_engine(EngineConfig(kind="scripted", script=str(path)))
+    assert generate(rehearsed, REQUESTS[:2], SAMPLING, 2, 0) == generate(plain, REQUESTS[:2], SAMPLING, 2, 0)
+    assert rehearsed.choose(REQUESTS[2:3], ["fig", "nut"]) == [[0.0, -1.0]]
+    assert log.read_text().splitlines() == ["r0 0", "r0 1", "r1 0", "r1 1", "r2 0"]
+    assert rehearsed.identity == plain.identity
+
+
+@pytest.mark.parametrize(
+    "text", [None, "no json", "{}", '[{"contains": "x"}]', "[1]", "3", '{"rules": [], "delay": "x"}']
+)
 def test_unreadable_script_is_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "script.json"
     if text is not None:

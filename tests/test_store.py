@@ -18,7 +18,7 @@ import pytest
 from rlhi import manifest
 from rlhi.cli import main
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig
-from rlhi.engine import Reply, Request, generate, open_engine, with_store
+from rlhi.engine import Reply, Request, generate, open_engine, tally, with_store
 from rlhi.engine import store as stores
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.engine.store import Store
@@ -443,6 +443,18 @@ def test_replies_are_counted_in_the_manifest_and_not_in_the_digest(
     assert made[0].metrics == {"replies/asked": 3.0, "replies/stored": 0.0}
     assert made[1].metrics == {"replies/asked": 0.0, "replies/stored": 3.0}
     assert made[0].digest == made[1].digest
+
+
+def test_what_was_asked_is_told_with_the_speed_where_it_is_known() -> None:
+    with tally.counted() as counts:
+        tally.add("asked", 2)
+        tally.add("stored", 3)
+    assert tally.told(counts) == "2 replies asked for, 3 from the store"
+    counts.update({"tokens": 100, "seconds": 2})
+    assert tally.told(counts) == "2 replies asked for, 3 from the store, 50 tokens/s"
+    with tally.counted() as counts:
+        pass
+    assert (tally.told(counts), tally.metrics(counts)) == ("", {})
 
 
 def test_engine_without_a_store_is_itself() -> None:

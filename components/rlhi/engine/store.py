@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from rlhi.errors import InputError
@@ -104,9 +104,8 @@ class Store:
     def _claimed(self, keys: Sequence[bytes]) -> tuple[int | None, list[bytes]]:
         """A new worker and its keys; no worker where there is nothing to claim."""
         with self._writing() as db:
-            _forget(
-                db, [worker for worker, *rest in db.execute("SELECT * FROM workers").fetchall() if not _alive(*rest)]
-            )
+            workers = db.execute("SELECT * FROM workers").fetchall()
+            _forget(db, [worker for worker, *rest in workers if not _alive(*rest)])
             taken = {key for some in _chunks(keys) for key in self._taken(some)}
             mine = [key for key in keys if key not in taken]
             if not mine:
@@ -125,11 +124,9 @@ class Store:
 
     def _renew(self, worker: int, done: threading.Event) -> None:
         while not done.wait(LEASE / 3):
-            try:
-                with closing(_connect(self.path)) as db:
-                    db.execute("UPDATE workers SET until = ? WHERE id = ?", (time.time() + LEASE, worker))
-            except sqlite3.Error:  # where nothing can be written, the next value says so
-                return
+            # where nothing can be written, the next value says so
+            with suppress(sqlite3.Error), closing(_connect(self.path)) as db:
+                db.execute("UPDATE workers SET until = ? WHERE id = ?", (time.time() + LEASE, worker))
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
