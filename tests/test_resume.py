@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,8 @@ def test_stage_that_is_killed_goes_on_and_asks_only_for_what_is_missing(rehearsa
 @pytest.mark.slow
 def test_stage_that_is_told_to_stop_goes_on_in_the_same_way(rehearsal: Rehearsal) -> None:
     assert rehearsal.terminate() == 130
-    claims = sqlite3.connect(rehearsal.place / "replies.sqlite").execute("SELECT count(*) FROM claims")
-    assert claims.fetchone() == (0,)
+    with closing(sqlite3.connect(rehearsal.place / "replies.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM claims").fetchone() == (0,)
     rehearsal.finish()
     assert (Counter(lines(rehearsal.log)) - rehearsal.asked).total() <= rehearsal.stage.under_way
 

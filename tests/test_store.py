@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def ask(
     """What a new process would get."""
     found = generate(StoredEngine(witness.engine, Store(path)), requests, SAMPLING, n, seed)
     return [[reply.text for reply in group] for group in found]
+
+
+def look(path: Path, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchall()
 
 
 EXPECTED = [[f"r{i} {number}" for number in range(2)] for i in range(5)]
@@ -204,18 +210,17 @@ def test_two_workers_share_the_work_and_no_question(path: Path) -> None:
 
 def test_claims_of_a_process_that_lives_stay(path: Path) -> None:
     claim_of(path, socket.gethostname(), os.getppid(), 1000)
-    with Store(path).claim([key for (key,) in sqlite3.connect(path).execute("SELECT key FROM claims")]) as mine:
+    with Store(path).claim([key for (key,) in look(path, "SELECT key FROM claims")]) as mine:
         assert mine == []
 
 
 def claim_of(path: Path, host: str, pid: int, seconds: float) -> None:
     """Claims what `REQUESTS` need, and leaves it as a process does that was killed."""
     ask(path, Witness(), n=1)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO workers VALUES (99, ?, ?, 'then', ?)", (host, pid, time.time() + seconds))
         db.execute("INSERT INTO claims SELECT key, 99 FROM replies")
         db.execute("DELETE FROM replies")
-    db.close()
 
 
 def dead() -> int:
@@ -234,7 +239,7 @@ def test_claims_of_a_process_that_died_here_are_free_at_once(path: Path, pid: st
 
 def test_claims_of_another_host_are_free_when_their_lease_has_run_out(path: Path) -> None:
     claim_of(path, "elsewhere", os.getpid(), 1000)
-    with Store(path).claim([key for (key,) in sqlite3.connect(path).execute("SELECT key FROM claims")]) as mine:
+    with Store(path).claim([key for (key,) in look(path, "SELECT key FROM claims")]) as mine:
         assert mine == []
     claim_of(path.with_name("later"), "elsewhere", os.getpid(), -1)
     witness = Witness()
@@ -256,9 +261,8 @@ def test_claims_are_renewed_while_a_worker_is_slow(path: Path, monkeypatch: pyte
 def test_claims_end_with_an_error(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ask(path, Witness(most=1))
-    db = sqlite3.connect(path)
-    assert db.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-    assert db.execute("SELECT count(*) FROM workers").fetchone() == (0,)
+    assert look(path, "SELECT count(*) FROM claims") == [(0,)]
+    assert look(path, "SELECT count(*) FROM workers") == [(0,)]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +298,7 @@ def test_empty_file_becomes_a_store(path: Path) -> None:
 def test_store_with_broken_bytes_is_told_or_gives_what_was_stored(path: Path) -> None:
     requests = [Request(f"r{i}", messages(f"{i} {'word ' * 50}")) for i in range(300)]
     expected = ask(path, Witness(), requests, 1)
-    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    look(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     whole, draw, told = path.read_bytes(), random.Random(0), 0
     assert len(whole) > 40_000
     for _ in range(30):
@@ -338,7 +342,7 @@ def test_full_disk_is_told_and_loses_nothing(path: Path) -> None:
     rest = Witness()
     assert ask(path, rest, requests, 1) == [[f"r{i} 0"] for i in range(3000)]
     assert 0 < len(rest.asked) < 2999
-    assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert look(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 MANY = """
@@ -367,7 +371,7 @@ def test_processes_that_open_and_write_at_once_wait_for_each_other(path: Path) -
     for worker in workers:
         _, said = worker.communicate(timeout=60)
         assert worker.returncode == 0, said
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM replies").fetchone() == (800,)
+    assert look(path, "SELECT count(*) FROM replies") == [(800,)]
 
 
 def test_store_is_used_where_it_is_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

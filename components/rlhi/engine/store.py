@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -52,7 +53,7 @@ def delete(path: Path) -> bool:
 
 
 class Store:
-    """Values by key. One connection: for one thread.
+    """Values by key, for one thread.
 
     Raises:
         InputError: the file cannot be used: no room, no right to write, not ours, broken, or of another layout.
@@ -63,6 +64,7 @@ class Store:
         with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _connect(path)
+            weakref.finalize(self, self._db.close)
             self._prepare()
 
     def find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
@@ -97,19 +99,14 @@ class Store:
             with self._writing() as db:
                 _forget(db, [worker])
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self._db.close()
-
     def _claimed(self, keys: Sequence[bytes]) -> tuple[int | None, list[bytes]]:
         """A new worker and its keys; no worker where there is nothing to claim."""
+        if not self._free(keys, self._dead()):  # who waits looks often, and must not lock out who works
+            return None, []
         with self._writing() as db:
-            workers = db.execute("SELECT * FROM workers").fetchall()
-            _forget(db, [worker for worker, *rest in workers if not _alive(*rest)])
-            taken = {key for some in _chunks(keys) for key in self._taken(some)}
-            mine = [key for key in keys if key not in taken]
-            if not mine:
-                return None, mine
+            dead = self._dead()
+            _forget(db, dead)
+            mine = self._free(keys, dead)
             worker = db.execute(
                 "INSERT INTO workers (host, pid, start, until) VALUES (?, ?, ?, ?)",
                 (socket.gethostname(), os.getpid(), START, time.time() + LEASE),
@@ -117,10 +114,19 @@ class Store:
             db.executemany("INSERT INTO claims VALUES (?, ?)", [(key, worker) for key in mine])
         return worker, mine
 
-    def _taken(self, keys: Sequence[bytes]) -> Iterator[bytes]:
-        for table in ("replies", "claims"):
-            rows = self._db.execute(f"SELECT key FROM {table} WHERE key IN ({_marks(keys)})", keys)  # noqa: S608
-            yield from (key for (key,) in rows)
+    def _dead(self) -> set[int]:
+        with _explained(self.path):
+            workers = self._db.execute("SELECT * FROM workers").fetchall()
+        return {worker for worker, *rest in workers if not _alive(*rest)}
+
+    def _free(self, keys: Sequence[bytes], dead: set[int]) -> list[bytes]:
+        """Those that are neither kept nor claimed by the living, in order."""
+        taken = {key for key, _ in self.find(keys)}
+        for some in _chunks(keys):
+            with _explained(self.path):
+                claims = self._db.execute(f"SELECT key, worker FROM claims WHERE key IN ({_marks(some)})", some)  # noqa: S608
+                taken |= {key for key, worker in claims if worker not in dead}
+        return [key for key in keys if key not in taken]
 
     def _renew(self, worker: int, done: threading.Event) -> None:
         while not done.wait(LEASE / 3):
@@ -141,7 +147,10 @@ class Store:
 
     def _prepare(self) -> None:
         """Makes the tables of a new file; refuses a file that is another's before anything in it is changed."""
-        if self._check():
+        self._db.execute("BEGIN")  # one look: another process may be making the file
+        known = self._check()
+        self._db.execute("COMMIT")
+        if known:
             return
         _set_wal(self._db)
         with self._writing() as db:
@@ -170,7 +179,8 @@ class Store:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None)
+    # closed by whatever thread the garbage is collected in; used by one
+    db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = NORMAL")  # a power cut can cost the last values, and nothing else
     return db
 
@@ -189,7 +199,7 @@ def _set_wal(db: sqlite3.Connection) -> None:
             return
 
 
-def _forget(db: sqlite3.Connection, workers: Iterable[int | None]) -> None:
+def _forget(db: sqlite3.Connection, workers: Iterable[int]) -> None:
     for worker in workers:
         db.execute("DELETE FROM claims WHERE worker = ?", (worker,))
         db.execute("DELETE FROM workers WHERE id = ?", (worker,))

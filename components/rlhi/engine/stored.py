@@ -93,6 +93,7 @@ class StoredEngine:
         missing = dict.fromkeys(keys)
         told = False
         while True:
+            started = time.monotonic()
             for key, value in self.store.find(list(missing)):
                 del missing[key]
                 tally.add("stored")
@@ -111,7 +112,7 @@ class StoredEngine:
                 if not told:
                     log.info("waiting for %d replies that another process has asked for", len(missing))
                 told = True
-                time.sleep(WAIT)
+                time.sleep(max(WAIT, time.monotonic() - started))
 
     def _digest(self, request: Request, *of: object) -> "hashlib._Hash":
         persona = None if request.persona is None else prompt("rlhi", "persona_guided.j2", persona=request.persona)
