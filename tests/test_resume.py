@@ -18,15 +18,16 @@ import pytest
 
 from rlhi import manifest
 from rlhi.cli import STAGES, main
-from rlhi.engine.stored import CHOICES_AT_ONCE
+from rlhi.engine import scripted, stored
 from tests.test_ingest import spoken, write
 
 ROWS = 200
 KILLS = 20
 DELAY = 0.003  # seconds a reply takes
-# what a server of forks has imported: a start costs no second then
+# what the server of forks has imported: a start costs a tenth of a second then
+IMPORTED = [__name__, scripted.__name__, "pyarrow.dataset", "pandas"]
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload([__name__, *(f"rlhi.{stage}.stage" for stage in STAGES if stage != "dpo")])
+forks.set_forkserver_preload([*IMPORTED, *(f"rlhi.{stage}.stage" for stage in STAGES if stage != "dpo")])
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Stage:
 TALKS, TURNS, PERSONAS = "conversations", "turns", "personas"
 ANY_LABEL = {"n": 2, "labels": ["initial", "new", "re-attempt with feedback"]}
 EVERY = [
-    Stage("classify", TURNS, (TALKS,), {}, CHOICES_AT_ONCE, "[[Re-attempt with feedback]]"),
+    Stage("classify", TURNS, (TALKS,), {}, stored.CHOICES_AT_ONCE, "[[Re-attempt with feedback]]"),
     Stage("persona", PERSONAS, (TALKS,), {}),
     Stage("reconstruct", "reconstructed", (TALKS, TURNS), {"only_before_feedback": True}),
     Stage("rewrite", "rewrites", (TALKS, TURNS, PERSONAS), {}),
