@@ -31,8 +31,9 @@ examples:
 """
 FORGET_HELP = """\
 Shows which outputs in DIR hold rows of the users that FILE names, one id a line: the source's ids or the hashed ones.
-With --yes those outputs are deleted, and the users are added to DIR/forget.txt, whom every later run in DIR leaves
-out. What was computed from their rows, models included, is computed again without them by the next run.
+With --yes those outputs and all stored replies of models are deleted, and the users are added to DIR/forget.txt, whom
+every later run in DIR leaves out. What was computed from their rows, models included, is computed again without them
+by the next run.
 
 MLflow keeps copies of reports and pictures: delete its runs of this folder too.
 """
@@ -150,7 +151,7 @@ def _run(given: argparse.Namespace) -> int:
     forget = erasure.listed(work, forget)
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
-    env = {"RLHI_STORE": str(work / "store"), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
+    env = {"RLHI_STORE": str(work / erasure.STORE), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
     env[secret_variable("salt")] = erasure.salt_of(work)
     named = (source, forget, *uris(compare), _model(given.model or ""))
     read = [path for each in named for path in _local_paths(each)]
@@ -173,8 +174,9 @@ def _forget(given: argparse.Namespace) -> int:
     sys.stdout.write("\n".join(lines) + "\n")
     if given.yes:
         erasure.remove(found)
+        replies = " and all stored replies" if erasure.remove_replies(work) else ""
         kept = erasure.remember(work, users)
-        sys.stdout.write(f"deleted {len(found)} outputs; later runs leave out who is listed in {kept}\n")
+        sys.stdout.write(f"deleted {len(found)} outputs{replies}; later runs leave out who is listed in {kept}\n")
     elif found:
         sys.stdout.write("nothing is deleted yet: give --yes\n")
     return 0

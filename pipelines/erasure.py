@@ -13,11 +13,13 @@ from pathlib import Path
 from rlhi import manifest
 from rlhi.artifacts import user_rows
 from rlhi.config import secret_variable
+from rlhi.engine import store
 from rlhi.errors import InputError
 from rlhi.ingest.identity import Hasher, read_users
 
 LIST = "forget.txt"
 SALT = "salt"
+STORE = "store"
 
 
 def salt_of(work: Path) -> str:
@@ -60,6 +62,23 @@ def remove(folders: Iterable[Path]) -> None:
     """Deletes outputs; each is computed again when a run needs it."""
     for folder in folders:
         shutil.rmtree(folder)
+
+
+def remove_replies(work: Path) -> bool:
+    """Deletes the stored replies of models, which quote what users wrote; they are asked for again. False for none.
+
+    Those of the folder, and the file that ``RLHI_REPLIES`` names. All of them: a reply does not tell whose words it is
+    made of.
+
+    Raises:
+        InputError: a file cannot be deleted.
+    """
+    named = os.environ.get("RLHI_REPLIES")
+    paths = [work / STORE / store.NAME, *([Path(named)] if named else [])]
+    try:
+        return sum(store.delete(path) for path in paths) > 0
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be deleted ({error.strerror}); delete it by hand") from None
 
 
 def remember(work: Path, users: Iterable[str]) -> Path:

@@ -16,7 +16,7 @@ TEXT = "the user and the assistant write a short answer to a request about fruit
 @pytest.fixture(autouse=True)
 def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither reuse a store nor log to a server that the shell names."""
-    for name in ("RLHI_STORE", "RLHI_SALT", "RLHI_PARENT_RUN_ID", "MLFLOW_TRACKING_URI"):
+    for name in ("RLHI_STORE", "RLHI_REPLIES", "RLHI_SALT", "RLHI_PARENT_RUN_ID", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig
-from rlhi.engine import Request, embedded, open_engine
+from rlhi.engine import Request, embedded, generate, open_engine
 from rlhi.engine.models import Policy, load_policy
 from rlhi.engine.prefix import continuation_logprobs, shared_head
 from rlhi.engine.scripted import ScriptedEngine
@@ -75,7 +75,7 @@ def test_shared_head_leaves_a_token_of_every_prompt() -> None:
 
 def test_greedy_answers_are_the_argmax_of_each_step(engine: TransformersEngine, policy: Policy) -> None:
     sampling = SamplingConfig(temperature=0, max_tokens=100)  # more than the cache first has room for
-    for request, (reply,) in zip(REQUESTS, engine.generate(REQUESTS, sampling, 1, 0), strict=True):
+    for request, (reply,) in zip(REQUESTS, generate(engine, REQUESTS, sampling, 1, 0), strict=True):
         prompt = policy.renderer.prompt(request.messages)
         ids = list(prompt)
         while len(ids) < len(prompt) + 100 and ids[-1:] != [policy.renderer.end]:
@@ -100,33 +100,49 @@ def test_tokens_are_drawn_by_their_share_of_the_nucleus(vocabulary: int) -> None
 
 
 def test_answers_depend_neither_on_batch_nor_on_order(policy: Policy) -> None:
-    alone = [TransformersEngine(policy, 1).generate([request], SAMPLING, 3, 7)[0] for request in REQUESTS]
-    together = TransformersEngine(policy, 64).generate(REQUESTS, SAMPLING, 3, 7)
-    backwards = TransformersEngine(policy, 4).generate(REQUESTS[::-1], SAMPLING, 3, 7)[::-1]
+    alone = [generate(TransformersEngine(policy, 1), [request], SAMPLING, 3, 7)[0] for request in REQUESTS]
+    together = generate(TransformersEngine(policy, 64), REQUESTS, SAMPLING, 3, 7)
+    backwards = generate(TransformersEngine(policy, 4), REQUESTS[::-1], SAMPLING, 3, 7)[::-1]
     said = [[reply.text for reply in replies] for replies in alone]
     assert [[reply.text for reply in replies] for replies in together] == said
     assert [[reply.text for reply in replies] for replies in backwards] == said
 
 
 def test_samples_differ_and_follow_the_seed(engine: TransformersEngine) -> None:
-    first = engine.generate(REQUESTS[:1], SAMPLING, 4, 0)[0]
+    first = generate(engine, REQUESTS[:1], SAMPLING, 4, 0)[0]
     assert len({reply.text for reply in first}) == 4
-    assert engine.generate(REQUESTS[:1], SAMPLING, 4, 0)[0] == first
-    assert engine.generate(REQUESTS[:1], SAMPLING, 4, 1)[0] != first
-    fewer = engine.generate(REQUESTS[:1], SAMPLING, 2, 0)[0]
+    assert generate(engine, REQUESTS[:1], SAMPLING, 4, 0)[0] == first
+    assert generate(engine, REQUESTS[:1], SAMPLING, 4, 1)[0] != first
+    fewer = generate(engine, REQUESTS[:1], SAMPLING, 2, 0)[0]
     assert [reply.text for reply in fewer] == [reply.text for reply in first[:2]]
 
 
+def test_stream_gives_the_samples_that_are_asked_for_as_in_a_whole_call(policy: Policy) -> None:
+    whole = generate(TransformersEngine(policy, 4), REQUESTS, SAMPLING, 3, 7)
+    asked = [[2, 0], [], [1], [0, 1, 2]]
+    found = list(TransformersEngine(policy, 4).stream(REQUESTS, SAMPLING, asked, 7))
+    assert sorted((place, number) for place, number, _ in found) == [(0, 0), (0, 2), (2, 1), (3, 0), (3, 1), (3, 2)]
+    assert all(reply.text == whole[place][number].text for place, number, reply in found)
+
+
+def test_reply_comes_when_it_ends_and_not_with_its_batch(policy: Policy) -> None:
+    sampling = replace(SAMPLING, top_p=1.0, max_tokens=120)
+    stream = TransformersEngine(policy, 64).stream(REQUESTS, sampling, [range(16)] * len(REQUESTS), 0)
+    kinds = [reply.finish_reason for _, _, reply in stream]
+    assert kinds == sorted(kinds, reverse=True)
+    assert set(kinds) == {"stop", "length"}
+
+
 def test_small_nucleus_is_greedy_and_its_logprob_knows_no_temperature(engine: TransformersEngine) -> None:
-    greedy = engine.generate(REQUESTS, replace(SAMPLING, temperature=0), 1, 0)
-    narrow = engine.generate(REQUESTS, replace(SAMPLING, temperature=0.5, top_p=1e-6), 1, 0)
+    greedy = generate(engine, REQUESTS, replace(SAMPLING, temperature=0), 1, 0)
+    narrow = generate(engine, REQUESTS, replace(SAMPLING, temperature=0.5, top_p=1e-6), 1, 0)
     assert [reply.text for (reply,) in narrow] == [reply.text for (reply,) in greedy]
     expected = [reply.logprob for (reply,) in greedy]
     assert [reply.logprob for (reply,) in narrow] == pytest.approx(expected, abs=1e-4)
 
 
 def test_answer_ends_by_its_end_token_or_by_length(policy: Policy) -> None:
-    replies = TransformersEngine(policy, 64).generate(REQUESTS, replace(SAMPLING, top_p=1.0, max_tokens=120), 16, 0)
+    replies = generate(TransformersEngine(policy, 64), REQUESTS, replace(SAMPLING, top_p=1.0, max_tokens=120), 16, 0)
     ended = [reply for group in replies for reply in group if reply.finish_reason == "stop"]
     cut = [reply for group in replies for reply in group if reply.finish_reason == "length"]
     assert ended
@@ -141,7 +157,7 @@ def test_persona_is_part_of_the_prompt(engine: TransformersEngine) -> None:
 
 
 def test_no_request_gets_no_answer(engine: TransformersEngine) -> None:
-    assert engine.generate([], SAMPLING, 2, 0) == []
+    assert generate(engine, [], SAMPLING, 2, 0) == []
     assert engine.choose([], ["[A]"]) == []
 
 
@@ -158,9 +174,9 @@ def test_model_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
 
 def test_scripted_engine_says_what_it_was_told() -> None:
     engine = ScriptedEngine(lambda request, index: f"{request.key} says {index}")
-    (replies,) = engine.generate(REQUESTS[:1], SAMPLING, 2, 0)
+    (replies,) = generate(engine, REQUESTS[:1], SAMPLING, 2, 0)
     assert [reply.text for reply in replies] == ["r0 says 0", "r0 says 1"]
-    (cut,) = engine.generate(REQUESTS[:1], replace(SAMPLING, max_tokens=2), 1, 0)[0]
+    (cut,) = generate(engine, REQUESTS[:1], replace(SAMPLING, max_tokens=2), 1, 0)[0]
     assert (cut.text, cut.finish_reason) == ("r0 says", "length")
     assert engine.choose(REQUESTS[:1], ["r0 says 0", "no"]) == [[0.0, -1.0]]
 
@@ -169,11 +185,26 @@ def test_first_rule_of_a_script_that_matches_answers(tmp_path: Path) -> None:
     path = tmp_path / "script.json"
     path.write_text(json.dumps([{"contains": "fruit", "reply": "fig {n}"}, {"contains": "", "reply": "what?"}]))
     engine = open_engine(EngineConfig(kind="scripted", script=str(path)))
-    replies = engine.generate(REQUESTS[:2], SAMPLING, 2, 0)
+    replies = generate(engine, REQUESTS[:2], SAMPLING, 2, 0)
     assert [[reply.text for reply in group] for group in replies] == [["what?", "what?"], ["fig 0", "fig 1"]]
 
 
-@pytest.mark.parametrize("text", [None, "no json", "{}", '[{"contains": "x"}]', "[1]", "3"])
+def test_script_for_rehearsals_says_what_it_was_asked(tmp_path: Path) -> None:
+    path, log = tmp_path / "script.json", tmp_path / "asked.txt"
+    rules = [{"contains": "", "reply": "fig"}]
+    path.write_text(json.dumps({"rules": rules, "delay": 0.001, "log": str(log)}))
+    rehearsed = open_engine(EngineConfig(kind="scripted", script=str(path)))
+    path.write_text(json.dumps(rules))
+    plain = open_engine(EngineConfig(kind="scripted", script=str(path)))
+    assert generate(rehearsed, REQUESTS[:2], SAMPLING, 2, 0) == generate(plain, REQUESTS[:2], SAMPLING, 2, 0)
+    assert rehearsed.choose(REQUESTS[2:3], ["fig", "nut"]) == [[0.0, -1.0]]
+    assert log.read_text().splitlines() == ["r0 0", "r0 1", "r1 0", "r1 1", "r2 0"]
+    assert rehearsed.identity == plain.identity
+
+
+@pytest.mark.parametrize(
+    "text", [None, "no json", "{}", '[{"contains": "x"}]', "[1]", "3", '{"rules": [], "delay": "x"}']
+)
 def test_unreadable_script_is_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "script.json"
     if text is not None:

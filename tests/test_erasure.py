@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -65,12 +66,24 @@ def test_forgotten_user_is_gone_from_every_file_and_later_runs(work: Path, capsy
     assert "nothing is deleted yet" in capsys.readouterr().out
     assert len(erasure.holding(work, ["u1"])) == 4
     assert pipelines(["forget", str(listed), "--work", str(work), "--yes"]) == 0
-    assert "deleted 4 outputs" in capsys.readouterr().out
+    assert "deleted 4 outputs and all stored replies" in capsys.readouterr().out
+    assert not list((work / "store").glob("replies.sqlite*"))
     assert erasure.holding(work, ["u1"]) == {}
     again = run(work, "second", erasure.listed(work, ""))
     assert erasure.holding(work, ["u1"]) == {}
     assert len({row.user_id for row in Input(again / "ingest", Conversation).read()}) == 2
     assert Input(again / "ingest", Conversation).manifest.dropped == {"forgotten": 3}
+
+
+def test_replies_stored_elsewhere_are_forgotten_too(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = work.parent / "elsewhere.sqlite"
+    monkeypatch.setenv("RLHI_REPLIES", str(elsewhere))
+    shutil.rmtree(work / "store" / next(path.name for path in (work / "store").glob("classify-*")))
+    run(work, "second")
+    assert elsewhere.exists()
+    assert erasure.remove_replies(work)
+    assert not elsewhere.exists()
+    assert not erasure.remove_replies(work)
 
 
 def test_users_to_forget_add_up(work: Path) -> None:

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import logging
 import os
+import signal
 import sys
 import types
 import typing
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not sys.warnoptions:  # what libraries say to developers of libraries
         warnings.filterwarnings("ignore", category=FutureWarning)
+    if argv is None:  # a process of its own: let a worker that is told to go give back what it has claimed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] in ("-h", "--help", "--version"):
         sys.stdout.write(_version() if given[:1] == ["--version"] else overview())

@@ -21,6 +21,7 @@ from typing import Any
 from rlhi import manifest, tracking
 from rlhi.artifacts import Input, Output, link_tree
 from rlhi.config import Secret, StageConfig, as_dict, as_json, digest, secret_variable
+from rlhi.engine import tally
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
 from rlhi.sources import content_digest
@@ -101,7 +102,11 @@ def _make(call: Call, digests: dict[str, str]) -> None:
     started = time.time()
     call.output.path.parent.mkdir(parents=True, exist_ok=True)
     with call.output as output:
-        call.run(**call.inputs, **call.uris, **call.secrets, **{call.output_name: output}, config=call.config)
+        with tally.counted() as counts:
+            call.run(**call.inputs, **call.uris, **call.secrets, **{call.output_name: output}, config=call.config)
+        output.measure(tally.metrics(counts))
+        if tally.told(counts):
+            log.info("%s: %s", call.stage, tally.told(counts))
         output.commit(_describe(call, digests, time.time() - started))
 
 

@@ -35,7 +35,8 @@ class Manifest:
     ``funnel`` holds the rows of every stage upstream and, last, the stage's own, so that any output can tell where the
     data went; ``notes``, ``settings`` (stage to config) and ``measured`` (stage to metrics) are inherited in the same
     way. ``users`` counts the users that ``users.parquet`` beside the rows lists. ``inputs`` are content digests;
-    ``created_at`` and ``seconds`` are the only fields that two equal runs differ in.
+    ``created_at``, ``seconds`` and the metrics under ``replies/`` (what came out of the store of replies) are all that
+    two equal runs differ in.
     """
 
     stage: str

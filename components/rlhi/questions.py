@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rlhi.artifacts import Output
 from rlhi.config import SamplingConfig
-from rlhi.engine import Engine, Request
+from rlhi.engine import Engine, Request, generate
 
 Method = Literal["choose", "generate"]
 YES_NO = ("Yes", "No")
@@ -39,7 +39,7 @@ def ask(
 ) -> list[Said]:
     """One of ``names`` for each request, in order. ``prior`` is what each choice scores whatever is asked."""
     if method == "generate":
-        replies = engine.generate(requests, WRITTEN, 1, 0)
+        replies = generate(engine, requests, WRITTEN, 1, 0)
         return [
             Said(request.key, named(reply.text, names), reply.text)
             for request, (reply,) in zip(requests, replies, strict=True)

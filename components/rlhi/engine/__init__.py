@@ -1,10 +1,12 @@
 """Text in, text out: one interface to language models, and who is behind it is the config's choice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rlhi.config import EngineConfig, SamplingConfig
+from rlhi.engine import tally
+from rlhi.progress import bar
 from rlhi.records import FinishReason, Message
 
 
@@ -29,8 +31,14 @@ class Reply:
 class Engine(Protocol):
     """What every stage that calls a model is given."""
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig, n: int, seed: int) -> list[list[Reply]]:
-        """``n`` answers to each request, in order."""
+    def stream(
+        self, requests: Sequence[Request], sampling: SamplingConfig, samples: Sequence[Sequence[int]], seed: int
+    ) -> Iterator[tuple[int, int, Reply]]:
+        """The replies with the sample numbers asked for, one list of numbers per request: (place, number, reply).
+
+        Each comes as soon as it is there, in any order. A reply hangs on its request, its number, sampling and seed,
+        never on what else is asked for in the same call, so that a run which goes on says what it would have said.
+        """
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
         """For each request the log-probability, in nats, of each choice as the beginning of the answer."""
@@ -42,6 +50,28 @@ class Engine(Protocol):
     def max_prompt_tokens(self) -> int:
         """Prompts longer than this are for the stage to drop, with a reason."""
 
+    @property
+    def identity(self) -> str:
+        """What replies depend on beside request, sampling and seed: kind, model, revision, template, persona's role.
+
+        No secret, and no address that does not matter: replies are stored by it.
+        """
+
+
+def generate(
+    engine: Engine, requests: Sequence[Request], sampling: SamplingConfig, n: int, seed: int
+) -> list[list[Reply]]:
+    """``n`` answers to each request, in order."""
+    found: dict[tuple[int, int], Reply] = {}
+    before = tally.count("stored")
+    with tally.timed(), bar("answering", len(requests) * n, "reply") as shown:
+        for place, number, reply in engine.stream(requests, sampling, [range(n)] * len(requests), seed):
+            found[place, number] = reply
+            if tally.count("stored") > before:
+                shown.set_postfix_str(f"{tally.count('stored') - before:.0f} from the store", refresh=False)
+            shown.update()
+    return [[found[place, number] for number in range(n)] for place in range(len(requests))]
+
 
 def open_engine(config: EngineConfig) -> Engine:
     """The engine that ``config`` names, ready to answer.
@@ -52,8 +82,21 @@ def open_engine(config: EngineConfig) -> Engine:
     if config.kind == "scripted":
         from rlhi.engine.scripted import load
 
-        return load(config)
+        return with_store(load(config))
     from rlhi.engine.models import load_policy
     from rlhi.engine.transformers import TransformersEngine
 
-    return TransformersEngine(load_policy(config.model), config.batch_size)
+    return with_store(TransformersEngine(load_policy(config.model), config.batch_size))
+
+
+def with_store(engine: Engine) -> Engine:
+    """``engine`` behind the store of replies, where one is configured: see `rlhi.engine.store`.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    from rlhi.engine.store import Store, configured
+    from rlhi.engine.stored import StoredEngine
+
+    path = configured()
+    return engine if path is None else StoredEngine(engine, Store(path))

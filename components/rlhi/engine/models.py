@@ -8,19 +8,21 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from rlhi.config import ModelConfig
+from rlhi.config import ModelConfig, digest
 from rlhi.engine import embedded
 from rlhi.errors import InputError
+from rlhi.manifest import folder_digest
 from rlhi.render import Renderer
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A model that is ready to compute, and how conversations become its tokens."""
+    """A model that is ready to compute, and how conversations become its tokens. ``weights`` names what is loaded."""
 
     model: Any
     renderer: Renderer
     config: ModelConfig
+    weights: str
 
     @property
     def device(self) -> torch.device:
@@ -53,7 +55,21 @@ def load_policy(config: ModelConfig, adapter: Path | None = None) -> Policy:
         model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     renderer = Renderer(tokenizer, config.persona_role)
     renderer.check()
-    return Policy(model.to(device).eval(), renderer, config)
+    return Policy(model.to(device).eval(), renderer, config, _weights(name, model, adapter))
+
+
+def _weights(name: str, model: Any, adapter: Path | None) -> str:
+    """The model by what is behind its name: the commit of a hub's, the files of a folder, and those of the adapter.
+
+    Of files name, size and time of change count, not the gigabytes in them: a copied folder is taken for another model.
+    """
+    base = _files(Path(name)) if Path(name).is_dir() else f"{name}@{model.config._commit_hash}"
+    return base if adapter is None else f"{base}+{folder_digest(adapter)}"
+
+
+def _files(folder: Path) -> str:
+    found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return digest("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found))
 
 
 def _device(asked: str) -> str:

@@ -47,17 +47,28 @@ def shared_head(prompts: Sequence[list[int]]) -> int:
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def prefill(
-    policy: Policy, prompts: Sequence[list[int]], rows: int, what: str
+    policy: Policy, prompts: Sequence[list[int]], sequences: Sequence[int], rows: int
 ) -> Iterator[tuple[list[int], Prefilled]]:
-    """Batches of at most ``rows`` prompts of similar length, with their indices, computed behind their shared head."""
+    """Batches of prompts of similar length, with their indices, computed behind their shared head.
+
+    ``sequences`` says how many continuations each prompt will have; a batch has at most ``rows``, or one prompt.
+    """
     head = shared_head(prompts)
     warmed = _warm(policy, prompts[0][:head]) if head else None
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
-    with bar(what, len(prompts)) as shown:
-        for start in range(0, len(order), rows):
-            batch = order[start : start + rows]
-            yield batch, _extend(policy, warmed, head, [prompts[i][head:] for i in batch])
-            shown.update(len(batch))
+    for batch in _batches(order, sequences, rows):
+        yield batch, _extend(policy, warmed, head, [prompts[i][head:] for i in batch])
+
+
+def _batches(order: Sequence[int], sequences: Sequence[int], rows: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for i in order:
+        if batch and sum(sequences[k] for k in batch) + sequences[i] > rows:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
@@ -73,15 +84,17 @@ def continuation_logprobs(
     if not prompts:
         return found
     most = max(len(group) for group in continuations)
-    for batch, prefilled in prefill(policy, prompts, max(1, rows // most), what):
-        flat = [(row, tokens) for row, i in enumerate(batch) for tokens in continuations[i]]
-        sums = [0.0] * len(flat)
-        for part in _parts([len(tokens) for _, tokens in flat], rows):
-            parents = prefilled.select(torch.tensor([flat[i][0] for i in part]))
-            for i, total in zip(part, _score(policy, parents, [flat[i][1] for i in part]), strict=True):
-                sums[i] = total
-        for (row, _), total in zip(flat, sums, strict=True):
-            found[batch[row]].append(total)
+    with bar(what, len(prompts)) as shown:
+        for batch, prefilled in prefill(policy, prompts, [most] * len(prompts), rows):
+            flat = [(row, tokens) for row, i in enumerate(batch) for tokens in continuations[i]]
+            sums = [0.0] * len(flat)
+            for part in _parts([len(tokens) for _, tokens in flat], rows):
+                parents = prefilled.select(torch.tensor([flat[i][0] for i in part]))
+                for i, total in zip(part, _score(policy, parents, [flat[i][1] for i in part]), strict=True):
+                    sums[i] = total
+            for (row, _), total in zip(flat, sums, strict=True):
+                found[batch[row]].append(total)
+            shown.update(len(batch))
     return found
 
 

@@ -1,14 +1,21 @@
-"""The transformers engine: batches of similar length, shared prompts computed once, rows leave when they are done."""
+"""The transformers engine: batches of similar length, shared prompts computed once, rows leave when they are done.
+
+The random numbers of an answer come from seed, key and number of the sample alone, but the logits do hang a little on
+the other rows of a batch: sums are taken in another order where the padding or the number of rows differs, and so the
+last bits move (1e-6 in float32). A run that was stopped and goes on asks for other batches than one that was not. Its
+texts are the same, except where a random number falls within that distance of the border between two tokens, or two
+logits tie; its log-probabilities are the same to about 1e-4.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from rlhi.config import SamplingConfig
-from rlhi.engine import Reply, Request
+from rlhi.engine import Reply, Request, tally
 from rlhi.engine.cache import with_room
 from rlhi.engine.models import Policy
 from rlhi.engine.prefix import Prefilled, continuation_logprobs, prefill
@@ -24,19 +31,22 @@ class TransformersEngine:
         self.policy = policy
         self.batch_size = batch_size
 
-    def generate(self, requests: Sequence[Request], sampling: SamplingConfig, n: int, seed: int) -> list[list[Reply]]:
-        """``n`` answers to each request. It depends on request, number and seed, not on the batch."""
-        replies: list[list[Reply]] = [[] for _ in requests]
-        if not requests:
-            return replies
-        prompts = [self.policy.renderer.prompt(request.messages, request.persona) for request in requests]
-        for batch, prefilled in prefill(self.policy, prompts, max(1, self.batch_size // n), "answering"):
-            rows = torch.tensor([row for row in range(len(batch)) for _ in range(n)])
-            noise = [_uniforms(seed, requests[i].key, k, sampling.max_tokens) for i in batch for k in range(n)]
-            drawn = iter(_decode(self.policy, prefilled.select(rows), sampling, np.stack(noise)))
-            for i in batch:
-                replies[i] = [self._reply(next(drawn)) for _ in range(n)]
-        return replies
+    def stream(
+        self, requests: Sequence[Request], sampling: SamplingConfig, samples: Sequence[Sequence[int]], seed: int
+    ) -> Iterator[tuple[int, int, Reply]]:
+        """Replies batch by batch, the short prompts first; in a batch as they end."""
+        asked = [place for place, numbers in enumerate(samples) if numbers]
+        if not asked:
+            return
+        prompts = [self.policy.renderer.prompt(requests[i].messages, requests[i].persona) for i in asked]
+        sequences = [len(samples[i]) for i in asked]
+        for batch, prefilled in prefill(self.policy, prompts, sequences, self.batch_size):
+            places = [(row, asked[i], k) for row, i in enumerate(batch) for k in samples[asked[i]]]
+            state = prefilled.select(torch.tensor([row for row, _, _ in places]))
+            noise = [_uniforms(seed, requests[i].key, k, sampling.max_tokens) for _, i, k in places]
+            for row, drawn in _decode(self.policy, state, sampling, np.stack(noise)):
+                tally.add("tokens", len(drawn.tokens))
+                yield (*places[row][1:], self._reply(drawn))
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of the choices as beginnings of the answer."""
@@ -55,6 +65,13 @@ class TransformersEngine:
     def max_prompt_tokens(self) -> int:
         """As configured."""
         return self.policy.config.max_prompt_tokens
+
+    @property
+    def identity(self) -> str:
+        """Model, template and persona's role, and the kind of number that is computed with."""
+        policy = self.policy
+        template, role = policy.renderer.template_hash, policy.renderer.persona_role
+        return f"transformers {policy.weights} {template} {role} {policy.model.dtype} {policy.device.type}"
 
     def _reply(self, drawn: "_Drawn") -> Reply:
         text = self.policy.renderer.tokenizer.decode(drawn.tokens, skip_special_tokens=True).strip()
@@ -75,8 +92,10 @@ def _uniforms(seed: int, key: str, sample: int, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()  # type: ignore[untyped-decorator]
-def _decode(policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: np.ndarray) -> list[_Drawn]:
-    """Draws token by token; ``noise`` is (rows, max_tokens). A row that ends leaves the batch."""
+def _decode(
+    policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: np.ndarray
+) -> Iterator[tuple[int, _Drawn]]:
+    """Draws token by token; ``noise`` is (rows, max_tokens). A row that ends leaves the batch, with its number."""
     state.cache = with_room(state.cache)
     drawn = [_Drawn([]) for _ in noise]
     active = list(range(len(drawn)))
@@ -90,13 +109,14 @@ def _decode(policy: Policy, state: Prefilled, sampling: SamplingConfig, noise: n
             else:
                 drawn[row].tokens.append(token)
         going = [i for i, row in enumerate(active) if drawn[row].finish_reason == "length"]
+        yield from ((row, drawn[row]) for row in active if drawn[row].finish_reason == "stop")
         if not going or step + 1 == sampling.max_tokens:
             break
         if len(going) < len(active):
             kept = torch.tensor(going)
             state, tokens, active = state.select(kept), tokens[kept], [active[i] for i in going]
         state = _step(policy, state, tokens)
-    return drawn
+    yield from ((row, drawn[row]) for row in active if drawn[row].finish_reason == "length")
 
 
 def _step(policy: Policy, state: Prefilled, tokens: torch.Tensor) -> Prefilled:

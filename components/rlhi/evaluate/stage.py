@@ -23,7 +23,7 @@ from rlhi.classify.shares import LabelShares, measured_shares
 from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
 from rlhi.dpo.stage import read_history
-from rlhi.engine import Engine, Request, open_engine
+from rlhi.engine import Engine, Request, generate, open_engine, with_store
 from rlhi.errors import InputError
 from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, scores_by_group
 from rlhi.evaluate.report import Example, Report, render
@@ -93,7 +93,7 @@ def run(
         from rlhi.engine.transformers import TransformersEngine
 
         policy = load_policy(config.model, model.path / "adapter" if trained else None)
-        return TransformersEngine(policy, config.batch_size)
+        return with_store(TransformersEngine(policy, config.batch_size))
 
     rows, known = conversations.read(), personas.read()
     turns, dropped = held_out_turns(rows, Personas(known), config)
@@ -184,7 +184,7 @@ def _answers(turns: Sequence[HeldOutTurn], engine: Engine, config: EvaluateConfi
     requests = [
         Request(turn.id, turn.context, turn.persona if mode == "persona-guided" else None) for turn, mode in asked
     ]
-    replies = engine.generate(requests, config.sampling, 1, config.seed)
+    replies = generate(engine, requests, config.sampling, 1, config.seed)
     return {(turn.id, mode): reply.text for (turn, mode), (reply,) in zip(asked, replies, strict=True)}
 
 

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
-from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.engine import Engine, Reply, Request, generate, open_engine
 from rlhi.errors import InputError
 from rlhi.history import Utterance, as_spoken, fitting
 from rlhi.persona.points import points, without_placeholders
@@ -73,7 +73,7 @@ def make(asked: Sequence[Material], engine: Engine, config: PersonaConfig) -> li
     limit = min(config.history_tokens, engine.max_prompt_tokens)
     shown = [fitting(each.said, partial(_request, each, config), engine, limit) for each in asked]
     requests = [_request(each, config, read) for each, read in zip(asked, shown, strict=True) if read]
-    replies = iter(engine.generate(requests, config.sampling, 1, config.seed))
+    replies = iter(generate(engine, requests, config.sampling, 1, config.seed))
     return [
         _made(each, read, next(replies)[0], config) if read else Made("", (), "no_message_fits")
         for each, read in zip(asked, shown, strict=True)

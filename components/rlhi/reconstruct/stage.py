@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
-from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.engine import Engine, Reply, Request, generate, open_engine
 from rlhi.questions import Method, Said, keep_unread
 from rlhi.reconstruct.follow_ups import check, figures, told
 from rlhi.records import Conversation, Dropped, Message, Turn
@@ -86,7 +86,7 @@ def reconstruct(
             if engine.count_tokens(request) > engine.max_prompt_tokens:
                 dropped[key] = Dropped(key, "prompt_too_long")
         fits = {key: request for key, request in requests.items() if key not in dropped}
-        replies = engine.generate(list(fits.values()), config.sampling, 1, config.seed)
+        replies = generate(engine, list(fits.values()), config.sampling, 1, config.seed)
         for key, (reply,) in zip(fits, replies, strict=True):
             if reply.text:
                 current[key] = _replace(current[key], place, reply)

@@ -19,7 +19,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.caps import beyond
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of, user_indices
-from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.engine import Engine, Reply, Request, generate, open_engine
 from rlhi.personas import Personas, unusable
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Message, Persona, Reason, Turn
 from rlhi.render import prompt
@@ -77,7 +77,7 @@ def rewrite(
                 asked.append((turn, request))
             else:
                 reasons[turn.id] = "prompt_too_long"
-    replies = engine.generate([request for _, request in asked], config.sampling, 1, config.seed)
+    replies = generate(engine, [request for _, request in asked], config.sampling, 1, config.seed)
     kept = []
     for (turn, _), (reply,) in zip(asked, replies, strict=True):
         row = conversations[turn.conversation_id]

@@ -15,7 +15,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.caps import beyond
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import context_of
-from rlhi.engine import Engine, Reply, Request, open_engine
+from rlhi.engine import Engine, Reply, Request, generate, open_engine
 from rlhi.personas import Personas, unusable
 from rlhi.records import Answer, Candidates, Conversation, Dropped, Label, Persona, Reason, Turn
 
@@ -62,7 +62,7 @@ def sample(
         if engine.count_tokens(request) > engine.max_prompt_tokens:
             reasons[key] = "prompt_too_long"
     taken = [turn for turn in usable if reasons[turn.id] is None]
-    replies = engine.generate([requests[turn.id] for turn in taken], config.sampling, config.n, config.seed)
+    replies = generate(engine, [requests[turn.id] for turn in taken], config.sampling, config.n, config.seed)
     kept = []
     for turn, own in zip(taken, replies, strict=True):
         answers, reasons[turn.id] = distinct(own, keep_cut=config.keep_cut)
