@@ -56,6 +56,12 @@ def ask(
     }
 
 
+def gather(places: list[int], asked: HttpEngine, count: int) -> None:
+    """Puts the places of the rows that are answered into ``places``, also where it ends with an error."""
+    for place, _, _ in asked.stream(requests(count), SAMPLING, [[0]] * count, 0):
+        places.append(place)
+
+
 def bad_days(number: int) -> Fault | None:
     """A tenth of errors, a twentieth hangs, some bodies cut or garbled, and a burst of 429."""
     if 60 <= number < 75:
@@ -201,10 +207,9 @@ def test_one_request_that_keeps_failing_is_given_up_after_all_others_are_answere
         return {"no": "message"} if "question 3" in body["messages"][0]["content"] else echo(body, sample)
 
     with ChatServer(says) as server:
-        replies = []
+        replies: list[int] = []
         with pytest.raises(InputError, match=r"no chat completion\); given up were 1 of 20 requests"):
-            for place, _, _ in engine(server, deadline=0.3, timeout=0.2).stream(requests(20), SAMPLING, [[0]] * 20, 0):
-                replies.append(place)
+            gather(replies, engine(server, deadline=0.3, timeout=0.2), 20)
     assert sorted(replies) == [i for i in range(20) if i != 3]
 
 
@@ -244,11 +249,10 @@ def test_refusal_ends_the_stage_at_once_in_the_servers_words(status: int, body: 
 
 def test_spending_stops_at_the_cap_and_what_was_answered_is_kept() -> None:
     with ChatServer(echo, delay=0.01) as server:
-        asked = engine(server, price_in=1000, price_out=10_000, max_cost=2)  # six cents a request, at most 22 and more
-        replies = []
-        with pytest.raises(InputError, match=r"max_cost=2\.0: .* 3\d answered, .* \$1\.\d\d\).*start again"):
-            for place, _, _ in asked.stream(requests(200), SAMPLING, [[0]] * 200, 0):
-                replies.append(place)
+        asked = engine(server, price_in=1000, price_out=10_000, max_cost=2)  # six cents a request, 21 at most
+        replies: list[int] = []
+        with pytest.raises(InputError, match=r"max_cost=2\.0: .*\(30 answered, .* \$1\.80\).*start again"):
+            gather(replies, asked, 200)
     assert len(replies) == len(server.bodies) == asked.budget.answered
     assert asked.budget.cost(asked.budget.used) == pytest.approx(0.06 * len(replies))
     assert asked.budget.cost(asked.budget.used) <= 2

@@ -80,9 +80,9 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         """Refuses what would put a secret into manifests. The messages do not repeat the values, which may be one."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(self.url):
             raise InputError("engine.server.url: not an address like http://localhost:8000/v1")
+        parts = urlsplit(self.url)
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise InputError("engine.server.url: holds more than an address; a key goes into the variable api_key_env")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
@@ -113,6 +113,15 @@ class SamplingConfig:
     temperature: float = Field(default=0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
     top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in ("http", "https") and parts.port != 0 and bool(host) and not any(map(str.isspace, url))
+    except ValueError:  # a port that is none, a host that can be none
+        return False
 
 
 def secret_variable(name: str) -> str:

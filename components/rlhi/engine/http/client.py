@@ -8,6 +8,7 @@ others are answered first.
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ FILTERED = "content_filter"
 HINTS = {
     401: "put the key into ${env}, or name its file in engine.server.api_key_file",
     403: "the key in ${env} may not use this model",
+    400: "change the setting that it names: engine.server.choice=text, .logprobs=false, .max_n=1 or .extra",
     404: "is engine.server.url right, up to /v1, and engine.model.id a model of this server?",
 }
 
@@ -145,7 +147,7 @@ class Client:
             message = f"it has moved to {response.headers.get('Location')}"
         if status == 400 and code == FILTERED:
             return
-        hint = HINTS.get(status, "change the setting that it names, or engine.server.extra")
+        hint = HINTS.get(status, "see to the server or the setting that it names")
         said = f"{status} {self._clean(message)}".strip()
         raise InputError(f"{self._url}: {said}; {hint.format(env=self._server.api_key_env)}")
 
@@ -209,8 +211,10 @@ def retry_after(value: str | None) -> float | None:
 
 
 def _connection(error: Exception) -> str:
-    """Why there is no connection, without addresses that differ from try to try."""
-    reason = getattr(error, "strerror", None) or getattr(getattr(error, "os_error", None), "strerror", None)
+    """Why there is no connection, in the words of the system, which are the same for every try."""
+    cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None) or 0
+    reason = os.strerror(number) if number > 0 else getattr(cause, "strerror", None)  # below 0: names, not sockets
     return f"no connection: {reason or type(error).__name__}"
 
 
