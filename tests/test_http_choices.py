@@ -72,6 +72,13 @@ def test_text_without_logprobs_chooses_what_it_names_last_or_nothing(text: str, 
     assert scores(Said(text, "stop", None), AB) == expected
 
 
+def test_answer_that_was_cut_chooses_nothing_unless_it_began_with_the_choice() -> None:
+    assert scores(Said("Of [A] and", "length", None), AB) == [-1, -1]
+    assert scores(Said("[A] and", "content_filter", None), AB) == [-1, -1]
+    begun = said(("[A]", {"[A]": 0.9, "[B]": 0.1}), (" for", {" for": 1.0}))
+    assert scores(Said("[A] for", "length", begun.tokens), AB) == pytest.approx([math.log(0.9), math.log(0.1)])
+
+
 def test_answer_that_says_more_than_the_choice_is_read_as_text() -> None:
     answer = said(("I ", {"I ": 1.0}), ("say ", {"say ": 1.0}), ("[B]", {"[B]": 0.9, "[A]": 0.1}))
     assert scores(answer, AB) == [-1, 0]

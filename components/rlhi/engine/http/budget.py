@@ -17,6 +17,7 @@ from rlhi.errors import InputError
 log = logging.getLogger("rlhi")
 MILLION = 1_000_000
 BYTES_PER_TOKEN = 3  # of prose 4 to 5, of code, digits and Chinese 2 to 3: an estimate that is seldom too low
+KEPT = "start again to go on: what was answered is in the store of replies, where RLHI_STORE names one"
 EVERY = 60.0  # seconds between two lines in the log
 
 
@@ -59,6 +60,7 @@ class Budget:
     _reserved: Load = NOTHING
     _changed: "asyncio.Event | None" = None
     _told: str = ""
+    _announced_at: float = float("-inf")
     _told_at: float = field(default_factory=time.monotonic)
 
     def cost(self, load: Load) -> float:
@@ -66,9 +68,11 @@ class Budget:
         return (load.tokens_in * self.server.price_in + load.tokens_out * self.server.price_out) / MILLION
 
     def announce(self, requests: int, most: Load) -> None:
-        """Tells what ``requests`` may cost, before the first is sent."""
-        if self.server.max_cost is None and self.server.max_tokens_total is None and not self.cost(Load(1, 1)):
+        """Tells what ``requests`` may cost, before the first is sent; at most once a minute, for many small calls."""
+        capped = self.server.max_cost is not None or self.server.max_tokens_total is not None
+        if not (capped or self.cost(Load(1, 1))) or time.monotonic() - self._announced_at < EVERY:
             return
+        self._announced_at = time.monotonic()
         log.info(
             "%s: %d requests, about %s prompt tokens and at most %s of answers: $%.2f to $%.2f; used so far: $%.2f",
             self.server.url,
@@ -101,12 +105,11 @@ class Budget:
             self._changed = None
 
     def tell(self, *, now: bool) -> None:
-        """A line in the log; where not ``now``, at most one a minute."""
-        if now or time.monotonic() - self._told_at >= EVERY:
-            self._told_at = time.monotonic()
-            if str(self) != self._told:
-                self._told = str(self)
-                log.info("%s: %s", self.server.url, self._told)
+        """A line in the log if something is new; where not ``now``, at most one a minute."""
+        asked = self.answered or self.retried or self.unanswered
+        if asked and str(self) != self._told and (now or time.monotonic() - self._told_at >= EVERY):
+            self._told, self._told_at = str(self), time.monotonic()
+            log.info("%s: %s", self.server.url, self._told)
 
     def __str__(self) -> str:
         parts = [f"{self.answered:,} answered"]
@@ -128,10 +131,7 @@ class Budget:
         return None
 
     def _reached(self, cap: str) -> str:
-        return (
-            f"engine.server.{cap}: the next request could pass it ({self}); what was answered is kept: raise it and "
-            "start again to go on"
-        )
+        return f"engine.server.{cap}: the next request could pass it ({self}); {KEPT}, with as much to spend again"
 
 
 def _by_cause(counts: Counter[str]) -> str:

@@ -14,24 +14,24 @@ from rlhi.engine.http.wire import Said, Token
 CHOSEN, OTHER = 0.0, -1.0  # where only the choice is known: as the scripted engine has it
 
 
-def scores(said: Said | None, choices: Sequence[str]) -> list[float]:
+def scores(said: Said, choices: Sequence[str]) -> list[float]:
     """A score for each choice, in nats. All are equal where the answer is none of them: nothing is chosen then.
 
     Without log-probabilities, or where the answer says more than the choice, 0 for the one that it names last and -1
     for the others: which, and not by how much.
     """
-    chosen = None if said is None else named(said.text, choices)
-    if said is None or chosen is None:
-        return [OTHER] * len(choices)
-    followed = None if said.tokens is None else _followed(said.tokens, chosen, choices)
-    return followed or [CHOSEN if choice == chosen else OTHER for choice in choices]
+    chosen = named(said.text, choices)
+    followed = None if said.tokens is None or chosen is None else _followed(said.tokens, chosen, choices)
+    if followed is not None:
+        return followed
+    whole = said.finish_reason == "stop"  # of one that was cut, what it would have named last is not known
+    return [CHOSEN if whole and choice == chosen else OTHER for choice in choices]
 
 
 def named(text: str, choices: Sequence[str]) -> str | None:
     """The choice that ``text`` names last; null where it names none."""
-    places = {choice: text.rfind(choice) for choice in choices}
-    last = max(places, key=lambda choice: (places[choice], len(choice)))
-    return last if places[last] >= 0 else None
+    last = max(choices, key=text.rfind)
+    return last if last in text else None
 
 
 def _followed(tokens: Sequence[Token], chosen: str, choices: Sequence[str]) -> list[float] | None:

@@ -22,7 +22,7 @@ import aiohttp
 
 from rlhi.config import ServerConfig
 from rlhi.engine.http import wire
-from rlhi.engine.http.budget import Budget, Load
+from rlhi.engine.http.budget import KEPT, Budget, Load
 from rlhi.engine.http.pace import Pace
 from rlhi.engine.http.secret import Key
 from rlhi.errors import InputError
@@ -90,25 +90,32 @@ class Client:
             InputError: the server refuses it for good, or has not answered anything for long.
         """
         first_at, attempt = float("inf"), 0
+        failure: _TryError | None = None
         while True:
             await self._pace.acquire()
-            sent_at = self._now()
-            first_at = min(first_at, sent_at)  # the queue before the first try does not count
-            left = first_at + self._server.deadline - sent_at
             try:
-                answer = await self._try(body, max(0.001, min(self._server.timeout, left)))
+                sent_at = self._now()
+                first_at = min(first_at, sent_at)  # the queue before the first try does not count
+                self._check_deadline(first_at, sent_at, failure)
+                answer = await self._try(body, min(self._server.timeout, first_at + self._server.deadline - sent_at))
+            except _TryError as error:
+                failure = error
+                self._note(failure, sent_at, most)
+            else:
                 self._heard()
                 self._pace.grow()
                 return answer
-            except _TryError as failure:
-                self._note(failure, sent_at, most)
-                wait = self._wait(attempt, failure)
-                if self._now() + wait >= first_at + self._server.deadline:
-                    raise GivenUpError(self._told(failure, self._now() - first_at)) from None
             finally:
                 self._pace.release()
+            wait = self._wait(attempt, failure)
+            self._check_deadline(first_at, self._now() + wait, failure)
             await asyncio.sleep(wait)
             attempt += 1
+
+    def _check_deadline(self, first_at: float, at: float, failure: _TryError | None) -> None:
+        """Gives a request up that failed before, if its next try would come too late."""
+        if failure is not None and at >= first_at + self._server.deadline:
+            raise GivenUpError(self._told(failure, self._now() - first_at))
 
     async def _try(self, body: bytes, seconds: float) -> wire.Completion | None:
         try:
@@ -171,7 +178,7 @@ class Client:
         """Says that the server is silent, once; and after long enough that this is the end."""
         told = self._told(failure, silent)
         if silent >= self._server.give_up_after:
-            raise InputError(f"{told}; what was answered is kept: see to the server and start again to go on")
+            raise InputError(f"{told}; see to the server, and {KEPT}")
         if silent >= WORRY and not self._worried:
             self._worried = True
             log.warning("%s; trying for %g s", told, self._server.give_up_after)

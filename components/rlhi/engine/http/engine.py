@@ -6,6 +6,9 @@ try). Samples with consecutive numbers are one request for n of them, where they
 What gets no answer for good (a content filter, a call of a tool) is an empty reply, which every stage drops as an empty
 answer; how many these are, and why, is in the log. A request that fails until its deadline ends the stage, after all
 others are answered.
+
+Log-probabilities are the server's: vLLM's are those of the model at temperature 1, unless it is started with another
+--logprobs-mode. They leave out the token that ends an answer, which the transformers engine counts in.
 """
 
 import json
@@ -14,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from rlhi.config import ModelConfig, SamplingConfig, ServerConfig, digest
+from rlhi.config import ModelConfig, SamplingConfig, ServerConfig, as_dict, digest
 from rlhi.engine import Reply, Request
 from rlhi.engine.http import wire
 from rlhi.engine.http.choices import scores
@@ -57,12 +60,10 @@ class HttpEngine:
             for place, own in enumerate(samples)
             for run in wire.runs(own, most)
         ]
-        with bar("answering", sum(len(job.samples) for job in jobs), "reply") as shown:
-            for job, said in self._exchange.ask(jobs):
-                for sample, one in zip(job.samples, said, strict=True):
-                    yield job.place, sample, _reply(one)
-                shown.update(len(said))
-        self.budget.tell(now=not shown.disable)
+        for job, said in self._exchange.ask(jobs):
+            for sample, one in zip(job.samples, said, strict=True):
+                yield job.place, sample, _reply(one)
+        self.budget.tell(now=bool(jobs))
 
     def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
         """Scores of the choices, see `rlhi.engine.http.choices`: log-probabilities as far as the server tells them.
@@ -99,6 +100,7 @@ class HttpEngine:
             "extra": self.server.extra,
             "choice": self.server.choice,
             "logprobs": self.server.logprobs,
+            "choosing": [as_dict(GREEDY), TOP],
             "persona": [self.model.persona_role, prompt("rlhi", "persona_guided.j2", persona="")],
         }
         return f"openai {self.model.id} {self.model.revision} {digest(json.dumps(asked, sort_keys=True))}"

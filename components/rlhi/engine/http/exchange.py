@@ -10,7 +10,7 @@ from typing import Any
 
 from rlhi.config import ServerConfig
 from rlhi.engine.http import wire
-from rlhi.engine.http.budget import NOTHING, Budget, Load, estimate
+from rlhi.engine.http.budget import KEPT, NOTHING, Budget, Load, estimate
 from rlhi.engine.http.client import FILTERED, Client, GivenUpError
 from rlhi.engine.http.pace import START, Pace
 from rlhi.engine.http.secret import Key
@@ -80,10 +80,7 @@ class Exchange:
 
         yield from found_by(work)
         if given_up:
-            raise InputError(
-                f"{given_up[0]}; given up were {len(given_up)} of {len(jobs)} requests, the other answers are kept: "
-                "start again to go on"
-            )
+            raise InputError(f"{given_up[0]}; given up were {len(given_up)} of {len(jobs)} requests; {KEPT}")
 
     async def _together(self, waiting: deque[Job], put: Put[Found], given_up: list[GivenUpError]) -> None:
         """As many workers as may be under way at a time; each takes the next job until none waits."""
