@@ -75,8 +75,12 @@ class ServerConfig:
     give_up_after: float = Field(default=600, gt=0, description="Seconds in which the server answers nothing at all.")
     price_in: float = Field(default=0, ge=0, description="Dollars for a million prompt tokens.")
     price_out: float = Field(default=0, ge=0, description="Dollars for a million answer tokens.")
-    max_cost: float | None = Field(default=None, gt=0, description="Dollars that a stage may spend.")
-    max_tokens_total: int | None = Field(default=None, ge=1, description="Tokens, in and out, that a stage may use.")
+    max_cost: float | None = Field(
+        default=None, gt=0, description="Dollars that a stage may spend, each time it is started."
+    )
+    max_tokens_total: int | None = Field(
+        default=None, ge=1, description="Tokens, in and out, that a stage may use, each time it is started."
+    )
 
     def __post_init__(self) -> None:
         """Refuses what would put a secret into manifests. The messages do not repeat the values, which may be one."""
@@ -98,10 +102,11 @@ class ServerConfig:
 class EngineConfig:
     """Who answers the model calls of a stage."""
 
-    kind: Literal["transformers", "scripted"] = Field(
-        default="transformers", description="Engine; 'scripted' is for dry runs."
+    kind: Literal["transformers", "openai", "scripted"] = Field(
+        default="transformers", description="Engine; 'openai' asks a server, 'scripted' is for dry runs."
     )
     model: ModelConfig = Field(default_factory=ModelConfig)
+    server: ServerConfig = Field(default_factory=ServerConfig)
     script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
     batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
 

@@ -53,6 +53,10 @@ def open_engine(config: EngineConfig) -> Engine:
         from rlhi.engine.scripted import load
 
         return load(config)
+    if config.kind == "openai":
+        from rlhi.engine.http.engine import HttpEngine
+
+        return HttpEngine(config.model, config.server)
     from rlhi.engine.models import load_policy
     from rlhi.engine.transformers import TransformersEngine
 
