@@ -56,9 +56,9 @@ def ask(
     }
 
 
-def gather(places: list[int], asked: HttpEngine, count: int) -> None:
+def gather(places: list[int], asked: HttpEngine, rows: Sequence[Request]) -> None:
     """Puts the places of the rows that are answered into ``places``, also where it ends with an error."""
-    for place, _, _ in asked.stream(requests(count), SAMPLING, [[0]] * count, 0):
+    for place, _, _ in asked.stream(rows, SAMPLING, [[0]] * len(rows), 0):
         places.append(place)
 
 
@@ -210,7 +210,7 @@ def test_one_request_that_keeps_failing_is_given_up_after_all_others_are_answere
     with ChatServer(says) as server:
         replies: list[int] = []
         with pytest.raises(InputError, match=r"no chat completion\); given up were 1 of 20 requests"):
-            gather(replies, engine(server, deadline=0.3, timeout=0.2), 20)
+            gather(replies, engine(server, deadline=0.3, timeout=0.2), requests(20))
     assert sorted(replies) == [i for i in range(20) if i != 3]
 
 
@@ -248,14 +248,17 @@ def test_refusal_ends_the_stage_at_once_in_the_servers_words(status: int, body: 
     assert "\n" not in str(caught.value)
 
 
-def test_spending_stops_at_the_cap_and_what_was_answered_is_kept() -> None:
+def test_spending_stops_at_the_cap_and_nothing_that_was_sent_is_lost() -> None:
+    rows = [Request(f"r{i}", messages("question " * (i * 7 % 40))) for i in range(200)]  # some fit where others do not
     with ChatServer(echo, delay=0.01) as server:
-        asked = engine(server, price_in=1000, price_out=10_000, max_cost=2)  # six cents a request, 21 at most
-        replies: list[int] = []
-        with pytest.raises(InputError, match=r"max_cost=2\.0: .*\(30 answered, .* \$1\.80\).*start again"):
-            gather(replies, asked, 200)
-    assert len(replies) == len(server.bodies) == asked.budget.answered
-    assert asked.budget.cost(asked.budget.used) == pytest.approx(0.06 * len(replies))
+        asked = engine(server, price_in=1000, price_out=10_000, max_cost=2)  # six cents a request, 20 to 32 at most
+        places: list[int] = []
+        with pytest.raises(
+            InputError, match=r"max_cost=2\.0: .*\(3\d answered, .* \$1\.[89]\d\); start again to go on"
+        ):
+            gather(places, asked, rows)
+    assert len(places) == len(server.bodies) == asked.budget.answered
+    assert asked.budget.cost(asked.budget.used) == pytest.approx(0.06 * len(places))
     assert asked.budget.cost(asked.budget.used) <= 2
 
 

@@ -43,6 +43,10 @@ class Load:
 NOTHING = Load(0, 0)
 
 
+class CapReachedError(InputError):
+    """The next request might pass a cap, and nothing is under way any more that could use less than it might."""
+
+
 def estimate(text: str) -> int:
     """Tokens of ``text``, without its tokenizer."""
     return -(-len(text.encode(errors="replace")) // BYTES_PER_TOKEN)
@@ -88,11 +92,11 @@ class Budget:
         """Waits until ``most`` fits under the cap.
 
         Raises:
-            InputError: it does not, and nothing is under way any more that could use less than it might.
+            CapReachedError: it does not, and never will.
         """
         while (cap := self._passed(self.used + self._reserved + most)) is not None:
             if self._reserved == NOTHING:
-                raise InputError(self._reached(cap))
+                raise CapReachedError(self._reached(cap))
             self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
         self._reserved += most

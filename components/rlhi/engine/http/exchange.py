@@ -10,7 +10,7 @@ from typing import Any
 
 from rlhi.config import ServerConfig
 from rlhi.engine.http import wire
-from rlhi.engine.http.budget import KEPT, NOTHING, Budget, Load, estimate
+from rlhi.engine.http.budget import KEPT, NOTHING, Budget, CapReachedError, Load, estimate
 from rlhi.engine.http.client import FILTERED, Client, GivenUpError
 from rlhi.engine.http.pace import START, Pace
 from rlhi.engine.http.secret import Key
@@ -86,6 +86,7 @@ class Exchange:
         """As many workers as may be under way at a time; each takes the next job until none waits."""
         pace = Pace(self._server.concurrency, self._pace)
         client = Client(self._server, self._key, pace, self.budget, self._first_wait)
+        capped: list[CapReachedError] = []
 
         async def work() -> None:
             while waiting:
@@ -93,6 +94,8 @@ class Exchange:
                     await self._one(client, waiting, put)
                 except GivenUpError as error:
                     given_up.append(error)
+                except CapReachedError as error:
+                    capped.append(error)
 
         try:
             async with client.connected(), asyncio.TaskGroup() as group:
@@ -102,6 +105,8 @@ class Exchange:
             raise errors.exceptions[0] from None
         finally:
             self._pace = pace.limit
+        if capped:
+            raise capped[-1]
 
     async def _one(self, client: Client, waiting: deque[Job], put: Put[Found]) -> None:
         job = waiting.popleft()
