@@ -188,6 +188,7 @@ def test_cap_waits_for_what_is_under_way_before_it_ends_the_stage() -> None:
         ({"url": "http://me:hidden@host/v1"}, "url: holds more than an address"),
         ({"url": "http://host/v1?key=hidden"}, "url: holds more than an address"),
         ({"api_key_env": "sk-hidden"}, "api_key_env: not the NAME of a variable"),
+        ({"api_key_env": "hidden123"}, "api_key_env: not the NAME of a variable"),
         ({"extra": {"n": 3}}, "extra: n cannot be set there"),
         ({"max_cost": 3}, r"max_cost=3\.0: needs price_in and price_out"),
         ({"max_cost": 0}, "max_cost: input should be greater than 0"),

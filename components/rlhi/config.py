@@ -89,7 +89,7 @@ class ServerConfig:
         parts = urlsplit(self.url)
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise InputError("engine.server.url: holds more than an address; a key goes into the variable api_key_env")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):  # in capitals, as keys are not
             raise InputError("engine.server.api_key_env: not the NAME of a variable; the key itself is no setting")
         ours = sorted({"messages", "model", "n", "stream"} & self.extra.keys())
         if ours:

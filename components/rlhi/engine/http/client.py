@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,7 +128,7 @@ class Client:
             raise _TryError("no connection: timeout") from None
         except TimeoutError:
             raise _TryError("timeout", broke_off=True) from None
-        except (aiohttp.ClientSSLError, aiohttp.InvalidURL) as error:
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL) as error:
             raise InputError(f"{self._server.url}: {self._clean(str(error))}") from None
         except aiohttp.ClientPayloadError:
             raise _TryError("truncated", broke_off=True) from None
@@ -220,6 +221,8 @@ def retry_after(value: str | None) -> float | None:
 def _connection(error: Exception) -> str:
     """Why there is no connection, in the words of the system, which are the same for every try."""
     cause = getattr(error, "os_error", error)
+    if isinstance(cause, ssl.SSLError):
+        return f"no connection: {cause.reason}"
     number = getattr(cause, "errno", None) or 0
     reason = os.strerror(number) if number > 0 else getattr(cause, "strerror", None)  # below 0: names, not sockets
     return f"no connection: {reason or type(error).__name__}"
