@@ -214,6 +214,29 @@ def test_one_request_that_keeps_failing_is_given_up_after_all_others_are_answere
     assert sorted(replies) == [i for i in range(20) if i != 3]
 
 
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
+def test_status_that_may_pass_is_asked_again(status: int) -> None:
+    with ChatServer(echo, lambda number: web.Response(status=status) if number < 2 else None) as server:
+        asked = engine(server)
+        assert len(ask(asked, requests(3))) == 3
+    assert dict(asked.budget.retried) == {str(status): 2}
+
+
+def test_server_that_only_asks_for_patience_is_not_silent() -> None:
+    with ChatServer(echo, lambda number: "429" if number < 8 else None, retry_after="0") as server:
+        asked = engine(server, give_up_after=0.1)
+        started = time.monotonic()
+        assert len(ask(asked, requests(1))) == 1
+        assert time.monotonic() - started > 0.2
+
+
+def test_try_that_broke_off_counts_as_if_it_had_been_answered() -> None:
+    with ChatServer(echo, lambda number: ("hang", "truncate", "garble", "500", None)[number]) as server:
+        asked = engine(server, timeout=0.2)
+        ask(asked, requests(1))
+    assert asked.budget.used.tokens_out == 3 * SAMPLING.max_tokens + 5
+
+
 def test_wait_beyond_the_deadline_is_not_waited_for() -> None:
     with (
         ChatServer(fault=lambda number: "429", retry_after="86400") as server,
