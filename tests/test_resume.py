@@ -50,7 +50,14 @@ class Stage:
 TALKS, TURNS, PERSONAS = "conversations", "turns", "personas"
 ANY_LABEL = {"n": 2, "labels": ["initial", "new", "re-attempt with feedback"]}
 EVERY = [
-    Stage("classify", TURNS, (TALKS,), {"meaningful_feedback": False}, stored.CHOICES_AT_ONCE, "[[Re-attempt with feedback]]"),
+    Stage(
+        "classify",
+        TURNS,
+        (TALKS,),
+        {"meaningful_feedback": False},
+        stored.CHOICES_AT_ONCE,
+        "[[Re-attempt with feedback]]",
+    ),
     Stage("persona", PERSONAS, (TALKS,), {}),
     Stage("reconstruct", "reconstructed", (TALKS, TURNS), {"only_before_feedback": True}),
     Stage("rewrite", "rewrites", (TALKS, TURNS, PERSONAS), {}),

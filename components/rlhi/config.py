@@ -6,9 +6,11 @@ Every default is the paper's value where the paper gives one, with its section i
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal, NewType, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -51,13 +53,65 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
+class ServerConfig:
+    """An OpenAI-compatible server, how patiently it is asked, and what that may cost. It holds no secret."""
+
+    url: str = Field(default="http://localhost:8000/v1", description="Where /chat/completions is.")
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY", description="Name of the environment variable with the key; unset is no key."
+    )
+    api_key_file: str | None = Field(default=None, description="File with the key, instead of the variable.")
+    concurrency: int = Field(default=256, ge=1, description="Most requests at a time; the server's pace may lower it.")
+    max_n: int = Field(default=64, ge=1, description="Samples asked for at once; 1 where the server takes no n.")
+    logprobs: bool = Field(default=True, description="Ask for log-probabilities; reasoning models refuse.")
+    choice: Literal["structured", "text"] = Field(
+        default="structured",
+        description="A choice by vLLM's structured outputs, or read out of the text, for servers without them.",
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        description='More fields of the body, such as {"reasoning_effort": "low"}; null takes a field out.',
+    )
+    tokenizer: str | None = Field(
+        default=None, description="Hugging Face id or folder that counts tokens; null: bytes / 3, an estimate."
+    )
+    timeout: float = Field(default=600, gt=0, description="Seconds for one try.")
+    deadline: float = Field(default=3600, gt=0, description="Seconds for a request over all its tries.")
+    give_up_after: float = Field(default=600, gt=0, description="Seconds in which the server answers nothing at all.")
+    price_in: float = Field(default=0, ge=0, description="Dollars for a million prompt tokens.")
+    price_out: float = Field(default=0, ge=0, description="Dollars for a million answer tokens.")
+    max_cost: float | None = Field(
+        default=None, gt=0, description="Dollars that a stage may spend, each time it is started."
+    )
+    max_tokens_total: int | None = Field(
+        default=None, ge=1, description="Tokens, in and out, that a stage may use, each time it is started."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses what would put a secret into manifests. The messages do not repeat the values, which may be one."""
+        if not _is_address(self.url):
+            raise InputError("engine.server.url: not an address like http://localhost:8000/v1")
+        parts = urlsplit(self.url)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise InputError("engine.server.url: holds more than an address; a key goes into the variable api_key_env")
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):  # in capitals, as keys are not
+            raise InputError("engine.server.api_key_env: not the NAME of a variable; the key itself is no setting")
+        ours = sorted({"messages", "model", "n", "stream"} & self.extra.keys())
+        if ours:
+            raise InputError(f"engine.server.extra: {', '.join(ours)} cannot be set there")
+        if self.max_cost is not None and not (self.price_in or self.price_out):
+            raise InputError(f"engine.server.max_cost={self.max_cost}: needs price_in and price_out")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
 class EngineConfig:
     """Who answers the model calls of a stage."""
 
-    kind: Literal["transformers", "scripted"] = Field(
-        default="transformers", description="Engine; 'scripted' is for dry runs."
+    kind: Literal["transformers", "openai", "scripted"] = Field(
+        default="transformers", description="Engine; 'openai' asks a server, 'scripted' is for dry runs."
     )
     model: ModelConfig = Field(default_factory=ModelConfig)
+    server: ServerConfig = Field(default_factory=ServerConfig)
     script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
     batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
 
@@ -74,6 +128,15 @@ class SamplingConfig:
     temperature: float = Field(default=0.6, ge=0, description="0 is greedy (3.1: T = 0.6).")
     top_p: float = Field(default=0.9, gt=0, le=1, description="Nucleus (3.1: top-p = 0.9).")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme in ("http", "https") and parts.port != 0 and bool(host) and not any(map(str.isspace, url))
+    except ValueError:  # a port that is none, a host that can be none
+        return False
 
 
 def secret_variable(name: str) -> str:

@@ -83,20 +83,24 @@ def open_engine(config: EngineConfig) -> Engine:
         from rlhi.engine.scripted import load
 
         return with_store(load(config))
+    if config.kind == "openai":
+        from rlhi.engine.http.engine import HttpEngine
+
+        return with_store(HttpEngine(config.model, config.server), 4 * config.server.concurrency)
     from rlhi.engine.models import load_policy
     from rlhi.engine.transformers import TransformersEngine
 
     return with_store(TransformersEngine(load_policy(config.model), config.batch_size))
 
 
-def with_store(engine: Engine) -> Engine:
+def with_store(engine: Engine, choices_at_once: int | None = None) -> Engine:
     """``engine`` behind the store of replies, where one is configured: see `rlhi.engine.store`.
 
     Raises:
         InputError: the store cannot be used.
     """
     from rlhi.engine.store import Store, configured
-    from rlhi.engine.stored import StoredEngine
+    from rlhi.engine.stored import CHOICES_AT_ONCE, StoredEngine
 
     path = configured()
-    return engine if path is None else StoredEngine(engine, Store(path))
+    return engine if path is None else StoredEngine(engine, Store(path), choices_at_once or CHOICES_AT_ONCE)

@@ -16,7 +16,7 @@ from rlhi.progress import bar, silent
 from rlhi.render import prompt
 
 log = logging.getLogger("rlhi")
-CHOICES_AT_ONCE = 64  # requests whose choices are asked for, and stored, together
+CHOICES_AT_ONCE = 64
 WAIT = 0.2  # seconds between looks at what another process was asked for
 Ask = Callable[[list[bytes]], Iterator[tuple[bytes, str]]]
 
@@ -26,10 +26,12 @@ class StoredEngine:
 
     A reply is kept by the engine's identity, messages, persona as it is rendered, sampling, seed, the request's key
     (random numbers hang on it) and the number of the sample; choices by identity, messages, persona and their texts.
+    ``at_once`` requests are chosen for, and stored, together: what a kill costs at most.
     """
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: Store, at_once: int = CHOICES_AT_ONCE) -> None:
         self.engine = engine
+        self.at_once = at_once
         self.store = store
         self.identity = engine.identity
 
@@ -64,8 +66,8 @@ class StoredEngine:
 
         def ask(missing: list[bytes]) -> Iterator[tuple[bytes, str]]:
             ordered = sorted(missing, key=lambda key: sum(len(said.content) for said in by_key[key].messages))
-            for start in range(0, len(ordered), CHOICES_AT_ONCE):
-                some = ordered[start : start + CHOICES_AT_ONCE]
+            for start in range(0, len(ordered), self.at_once):
+                some = ordered[start : start + self.at_once]
                 with silent():
                     found = self.engine.choose([by_key[key] for key in some], choices)
                 yield from ((key, json.dumps(scores)) for key, scores in zip(some, found, strict=True))
