@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from rlhi.ingest.frame import Frame, Talk
 from rlhi.records import Reason
 
-ROLES = ("system", "user", "assistant")
 # How the prompts of one well-known generator of image prompts begin (C.1, 2).
 MIDJOURNEY = r"(?is)^\s*as a prompt generator for a generative ai called.{0,20}midjourney"
 Test = Callable[[Frame, Talk], np.ndarray]
@@ -28,12 +27,12 @@ def row_filters(
     """
     tests: list[tuple[Reason, Test]] = [
         ("not_a_record", lambda _, talk: talk.lengths == 0),
-        ("unknown_role", lambda _, talk: talk.any(~_true(pc.is_in(talk.role, pa.array(ROLES))))),
+        ("unknown_role", lambda _, talk: talk.any(talk.speaker < 0)),
         ("null_content", lambda _, talk: talk.any(_true(talk.content.is_null()))),
-        ("no_user_message", lambda _, talk: ~talk.any(_said(talk, "user"))),
+        ("no_user_message", lambda _, talk: ~talk.any(talk.said_by("user"))),
         ("repeated_role", _repeated),
         ("empty_message", _empty),
-        ("no_answer", lambda _, talk: ~talk.any(_said(talk, "assistant"))),
+        ("no_answer", lambda _, talk: ~talk.any(talk.said_by("assistant"))),
         ("no_user_id", lambda frame, _: ~_true(pc.greater(pc.binary_length(frame.user), 0))),
     ]
     if not untimed:
@@ -58,14 +57,10 @@ def _true(mask: pa.BooleanArray) -> np.ndarray:
     return found
 
 
-def _said(talk: Talk, role: str) -> np.ndarray:
-    return _true(pc.equal(talk.role, role))
-
-
 def _repeated(frame: Frame, talk: Talk) -> np.ndarray:
     """User and assistant do not take turns, or the assistant begins; a system message may stand anywhere."""
-    spoken = np.flatnonzero(~_said(talk, "system"))
-    user, row = _said(talk, "user")[spoken], talk.row[spoken]
+    spoken = np.flatnonzero(~talk.said_by("system"))
+    user, row = talk.said_by("user")[spoken], talk.row[spoken]
     begins = np.append(True, row[1:] != row[:-1])[: len(row)]
     wrong = np.where(begins, ~user, np.append(False, user[1:] == user[:-1])[: len(row)])
     return np.bincount(row[wrong], minlength=len(frame)) > 0
@@ -77,7 +72,7 @@ def _empty(_: Frame, talk: Talk) -> np.ndarray:
 
 
 def _midjourney(frame: Frame, talk: Talk) -> np.ndarray:
-    user = np.flatnonzero(_said(talk, "user"))
+    user = np.flatnonzero(talk.said_by("user"))
     first = user[np.append(True, talk.row[user[1:]] != talk.row[user[:-1]])[: len(user)]]
     found = np.zeros(len(frame), bool)
     found[talk.row[first]] = _true(pc.match_substring_regex(talk.content.take(pa.array(first)), MIDJOURNEY))

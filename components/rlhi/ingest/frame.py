@@ -5,11 +5,16 @@ Columns, and not a Python object per row, since a million conversations are judg
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rlhi.ingest.mapping import RawRow
+from rlhi.records import Role
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TIME = pa.timestamp("us", tz="UTC")
@@ -17,13 +22,14 @@ TIME = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """``n`` rows with ``m`` messages in all. Any value may be null but in ``place``.
+    """``n`` rows of one file, with ``m`` messages in all. Any value may be null but in ``number``.
 
-    ``place`` names the row by file and number, ``key`` by its identity in the source; ``messages`` is a list of structs
+    ``number`` is the row's in the file, from 1, ``key`` its identity in the source; ``messages`` is a list of structs
     of role and content, empty where the row is no conversation.
     """
 
-    place: pa.StringArray
+    file: str
+    number: pa.Int64Array
     key: pa.StringArray
     user: pa.StringArray
     agent: pa.StringArray
@@ -35,17 +41,26 @@ class Frame:
     messages: pa.ListArray
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.number)
+
+    def places(self) -> pa.StringArray:
+        """Each row (n) by file and number."""
+        return pa.array([f"{self.file}:{number}" for number in self.number.to_pylist()], pa.string())
+
+    def identities(self) -> pa.StringArray:
+        """What tells each row (n) from all others: its key, or where it has none its place."""
+        return pc.coalesce(self.key, self.places()) if self.key.null_count else self.key
 
     def filter(self, mask: np.ndarray) -> "Frame":
         """The rows for which ``mask`` (n) holds."""
         if mask.all():
             return self
         chosen = pa.array(mask)
-        return replace(self, **{each.name: getattr(self, each.name).filter(chosen) for each in fields(self)})
+        columns = [each.name for each in fields(self) if each.name != "file"]
+        return replace(self, **{name: getattr(self, name).filter(chosen) for name in columns})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Talk:
     """The messages of a frame laid flat: ``starts`` (n + 1) says where each row's begin, ``row`` (m) whose each is."""
 
@@ -68,14 +83,25 @@ class Talk:
         """Messages of each row (n)."""
         return np.diff(self.starts)
 
+    @cached_property
+    def speaker(self) -> np.ndarray:
+        """Of each message (m) the place of its role in `ROLES`, -1 for any other."""
+        found: np.ndarray = pc.fill_null(pc.index_in(self.role, pa.array(ROLES)), -1).to_numpy()
+        return found
+
+    def said_by(self, role: Role) -> np.ndarray:
+        """True for the messages (m) of ``role``."""
+        found: np.ndarray = self.speaker == ROLES.index(role)
+        return found
+
     def any(self, messages: np.ndarray) -> np.ndarray:
         """The rows (n) that have at least one of the marked ``messages`` (m)."""
         found: np.ndarray = np.bincount(self.row[messages], minlength=len(self.lengths)) > 0
         return found
 
 
-def from_rows(rows: Sequence[tuple[str, RawRow | None]]) -> Frame:
-    """Rows that a reader made one by one, each with its place; None is a row that is no conversation."""
+def from_rows(file: str, rows: Sequence[tuple[int, RawRow | None]]) -> Frame:
+    """Rows of ``file`` that a reader made one by one, each with its number; None is a row that is no conversation."""
     raw = [row for _, row in rows]
 
     def text(name: str) -> pa.StringArray:
@@ -86,7 +112,8 @@ def from_rows(rows: Sequence[tuple[str, RawRow | None]]) -> Frame:
 
     times = pa.array([row.timestamp if row is not None else None for row in raw], TIME)
     return Frame(
-        place=pa.array([place for place, _ in rows], pa.string()),
+        file=file,
+        number=pa.array([number for number, _ in rows], pa.int64()),
         key=text("key"),
         user=text("user"),
         agent=text("user_agent"),

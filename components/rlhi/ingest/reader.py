@@ -102,6 +102,6 @@ def _look(file: SourceFile, kind: Kind | None, mapping: Mapping) -> tuple[Kind, 
 
 def _mapped(file: SourceFile, mapping: Mapping) -> Iterator[Callable[[], Frame]]:
     rows = ((number, parse(row, mapping)) for number, row in rows_of(file))
-    read = ((f"{file.name}:{number}", row if isinstance(row, RawRow) else None) for number, row in rows)
+    read = ((number, row if isinstance(row, RawRow) else None) for number, row in rows)
     while chunk := list(islice(read, ROWS)):
-        yield partial(from_rows, chunk)
+        yield partial(from_rows, file.name, chunk)

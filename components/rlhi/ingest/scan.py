@@ -60,7 +60,7 @@ class Scan:
     def _take(self, frame: Frame) -> None:
         self.rows += len(frame)
         reasons = first_reasons(frame, Talk.of(frame.messages), self.tests)
-        ids, numbers = self.hasher.conversations(pc.coalesce(frame.key, frame.place).to_pylist())
+        ids, numbers = self.hasher.conversations(frame.identities().to_pylist())
         self._drop(frame, ids, reasons)
         passed = reasons == 0
         if passed.any():
@@ -72,7 +72,7 @@ class Scan:
     def _drop(self, frame: Frame, ids: pa.StringArray, reasons: np.ndarray) -> None:
         known = [reason for reason, _ in self.tests]
         broken = np.array([False, *(reason in BROKEN for reason in known)])[reasons]
-        named = pc.if_else(pa.array(broken), frame.place, ids)
+        named = pc.if_else(pa.array(broken), frame.places(), ids) if broken.any() else ids
         self.stream.drop(dropped_rows(named.filter(pa.array(reasons > 0)), reasons[reasons > 0], known))
 
 
@@ -84,11 +84,10 @@ def dropped_rows(ids: pa.StringArray, reasons: np.ndarray, known: Iterable[Reaso
 
 def _columns(frame: Frame) -> dict[str, np.ndarray]:
     talk = Talk.of(frame.messages)
-    said = pc.equal(talk.role, "user").to_numpy(zero_copy_only=False)
     least = pa.scalar(np.iinfo(np.int64).min, pa.int64())
     return {
         "time": pc.fill_null(frame.time.cast(TIME).cast(pa.int64()), least).to_numpy(),
-        "turns": np.bincount(talk.row[said], minlength=len(frame)).astype(np.int32),
+        "turns": np.bincount(talk.row[talk.said_by("user")], minlength=len(frame)).astype(np.int32),
         "text": _text_hashes(talk),
         "toxic": pc.fill_null(frame.toxic, False).to_numpy(zero_copy_only=False),
         "redacted": pc.fill_null(frame.redacted, False).to_numpy(zero_copy_only=False),

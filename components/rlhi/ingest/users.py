@@ -52,4 +52,4 @@ def told_apart(frame: Frame, by: UserBy) -> Frame:
     """``frame`` with its users as the setting tells them apart."""
     if by == "id+agent":
         return replace(frame, user=pc.binary_join_element_wise(frame.user, pc.fill_null(frame.agent, ""), " "))
-    return replace(frame, user=pc.coalesce(frame.key, frame.place)) if by == "conversation" else frame
+    return replace(frame, user=frame.identities()) if by == "conversation" else frame

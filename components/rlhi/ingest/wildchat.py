@@ -43,7 +43,8 @@ def to_frame(batch: pa.RecordBatch, name: str, start: int) -> Frame:
     turns = talks.values.slice(offsets[0], offsets[-1] - offsets[0])
     offsets = offsets - offsets[0]
     return Frame(
-        place=pa.array([f"{name}:{start + number + 1}" for number in range(len(batch))], pa.string()),
+        file=name,
+        number=pa.array(np.arange(start + 1, start + len(batch) + 1)),
         key=_keys(batch, turns, offsets),
         user=_users(batch, turns, offsets),
         agent=_sound(pc.struct_field(batch["header"], "user-agent"))
