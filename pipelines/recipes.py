@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from rlhi.analyze.stage import AnalyzeConfig
 from rlhi.classify.stage import ClassifyConfig
+from rlhi.cli import STAGES
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict, override
 from rlhi.dpo.stage import DpoConfig
 from rlhi.errors import InputError
@@ -23,19 +24,6 @@ from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.stage import RipConfig
 from rlhi.sample.stage import SampleConfig
 
-STAGES = (
-    "ingest",
-    "classify",
-    "persona",
-    "reconstruct",
-    "rewrite",
-    "sample",
-    "reward",
-    "rip",
-    "dpo",
-    "evaluate",
-    "analyze",
-)
 DEFAULT_MODEL = ModelConfig().id
 
 
