@@ -35,7 +35,7 @@ With --yes those outputs and all stored replies of models are deleted, and the u
 every later run in DIR leaves out. What was computed from their rows, models included, is computed again without them
 by the next run.
 
-MLflow keeps copies of reports and pictures: delete its runs of this folder too.
+Copies of reports and pictures go from the MLflow of DIR too; on another MLflow server, delete the runs there.
 """
 SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
 
@@ -173,7 +173,7 @@ def _forget(given: argparse.Namespace) -> int:
     lines = erasure.table(found, work) or [f"{work}: no output holds rows of these users"]
     sys.stdout.write("\n".join(lines) + "\n")
     if given.yes:
-        erasure.remove(found)
+        erasure.remove(work, list(found))
         replies = " and all stored replies" if erasure.remove_replies(work) else ""
         kept = erasure.remember(work, users)
         sys.stdout.write(f"deleted {len(found)} outputs{replies}; later runs leave out who is listed in {kept}\n")

@@ -4,6 +4,7 @@ Every output lists its users beside its rows. The folder has a secret, ``salt``,
 of the outputs, and a list, ``forget.txt``, of users whose rows no later run reads.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -18,8 +19,10 @@ from rlhi.errors import InputError
 from rlhi.ingest.identity import Hasher, read_users
 
 LIST = "forget.txt"
-SALT = "salt"
 STORE = "store"
+PLACES = ("runs", STORE)
+COPIES = f"mlflow-artifacts/*/artifacts/{manifest.NAME}"  # what tracking logged where the folder has its own MLflow
+SALT = "salt"
 
 
 def salt_of(work: Path) -> str:
@@ -58,9 +61,11 @@ def holding(work: Path, users: Iterable[str]) -> dict[Path, int]:
     }
 
 
-def remove(folders: Iterable[Path]) -> None:
-    """Deletes outputs; each is computed again when a run needs it."""
-    for folder in folders:
+def remove(work: Path, folders: Iterable[Path]) -> None:
+    """Deletes outputs, and what MLflow copied of them into ``work``; each is computed again when a run needs it."""
+    digests = {manifest.load(folder).digest for folder in folders}
+    copies = [path for path in work.glob(COPIES) if json.loads(path.read_text()).get("digest") in digests]
+    for folder in [*folders, *(path.parent for path in copies)]:
         shutil.rmtree(folder)
 
 
@@ -107,4 +112,5 @@ def table(rows: Mapping[Path, int], work: Path) -> list[str]:
 
 
 def _outputs(work: Path) -> list[Path]:
-    return sorted(path.parent for path in work.rglob(manifest.NAME) if not path.parent.is_symlink())
+    """Every complete output of the runs and of the store; MLflow has copies of manifests, which are none."""
+    return sorted(path.parent for place in PLACES for path in (work / place).rglob(manifest.NAME))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rlhi import manifest
-from rlhi.artifacts import Input
+from rlhi.artifacts import Input, user_rows
 from rlhi.cli import main
 from rlhi.records import Conversation, Pair, Persona, Verdict
 
@@ -130,6 +130,12 @@ def test_personas_come_from_users_own_conversations(run: Run) -> None:
     owner = {row.id: row.user_id for row in Input(run["ingest"], Conversation).read()}
     for persona in Input(run["persona"], Persona).read():
         assert {owner[key] for key in persona.conversations} == {persona.user_id}
+
+
+def test_users_on_the_report_are_listed_with_it(run: Run) -> None:
+    shown = {row.user_id for row in Input(run["persona"], Persona).read()}
+    trained = {row.user_id for row in Input(run["dpo"], Pair).read()}
+    assert shown | trained <= user_rows(run["evaluate"]).keys()
 
 
 def test_report_shows_what_users_said_escaped(run: Run) -> None:

@@ -16,6 +16,15 @@ from rlhi.records import Conversation, Turn
 from tests.test_ingest import spoken, users, write
 
 
+def copied_to_mlflow(work: Path, output: Path) -> Path:
+    """What tracking leaves of an output in the MLflow of the folder."""
+    copy = work / "mlflow-artifacts" / output.name / "artifacts"
+    copy.mkdir(parents=True)
+    (copy / "manifest.json").write_text((output / "manifest.json").read_text())
+    (copy / "report.html").write_text("what u1 said")
+    return copy
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which u0, u1 and u2 were ingested, and their messages labelled."""
@@ -62,11 +71,13 @@ def test_outputs_that_hold_a_user_are_found_by_either_id(work: Path, named: str)
 def test_forgotten_user_is_gone_from_every_file_and_later_runs(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = work.parent / "who.txt"
     listed.write_text("u1\n")
+    copy = copied_to_mlflow(work, work / "runs" / "first" / "classify")
     assert pipelines(["forget", str(listed), "--work", str(work)]) == 0
     assert "nothing is deleted yet" in capsys.readouterr().out
     assert len(erasure.holding(work, ["u1"])) == 4
     assert pipelines(["forget", str(listed), "--work", str(work), "--yes"]) == 0
     assert "deleted 4 outputs and all stored replies" in capsys.readouterr().out
+    assert not copy.exists()
     assert not list((work / "store").glob("replies.sqlite*"))
     assert erasure.holding(work, ["u1"]) == {}
     again = run(work, "second", erasure.listed(work, ""))

@@ -74,6 +74,7 @@ def run(
     known = one_per_user(personas.read())
     compared = [datasets.own(rows, config.contexts, config.seed), *datasets.read(compare, config.contexts, config.seed)]
     kept, dropped = judge_all(known, config)
+    traits.holds(row.user_id for row in rows)  # on the page
     traits.write(kept, dropped, len(known) * len(DIMENSIONS))
     embedded = embed(compared, config)
     bootstrap = Bootstrap(config.resamples, config.seed)

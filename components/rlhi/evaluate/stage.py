@@ -105,6 +105,8 @@ def run(
         raise InputError(_no_turns(rows, dropped))
     kept = judge(contests, config.axes, open_engine(config.judge), calibrate=config.calibrate)
     rates = _rates(contests, kept, config)
+    verdicts.holds(one.user_id for one in known)  # on the report, as are the pairs and the turns
+    verdicts.holds(one.user_id for one in model.read())
     verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
     verdicts.measure(as_metrics(rates))
     upstream = [conversations.manifest, personas.manifest, model.manifest]
