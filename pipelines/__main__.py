@@ -173,7 +173,7 @@ def _forget(given: argparse.Namespace) -> int:
     lines = erasure.table(found, work) or [f"{work}: no output holds rows of these users"]
     sys.stdout.write("\n".join(lines) + "\n")
     if given.yes:
-        erasure.remove(work, list(found))
+        erasure.remove(work, found)
         replies = " and all stored replies" if erasure.remove_replies(work) else ""
         kept = erasure.remember(work, users)
         sys.stdout.write(f"deleted {len(found)} outputs{replies}; later runs leave out who is listed in {kept}\n")

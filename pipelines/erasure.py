@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from rlhi import manifest
@@ -61,7 +61,7 @@ def holding(work: Path, users: Iterable[str]) -> dict[Path, int]:
     }
 
 
-def remove(work: Path, folders: Iterable[Path]) -> None:
+def remove(work: Path, folders: Collection[Path]) -> None:
     """Deletes outputs, and what MLflow copied of them into ``work``; each is computed again when a run needs it."""
     digests = {manifest.load(folder).digest for folder in folders}
     copies = [path for path in work.glob(COPIES) if json.loads(path.read_text()).get("digest") in digests]

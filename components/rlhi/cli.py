@@ -176,9 +176,9 @@ def _parameters(stage: str) -> dict[str, Any]:
 
 def _may_miss(hint: Any) -> tuple[Any, bool]:
     """A type without its ``None``, and whether it had one."""
-    parts = [part for part in typing.get_args(hint) if part is not type(None)]
-    optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
-    return (parts[0], True) if optional else (hint, False)
+    if not _is_union(hint):
+        return hint, False
+    return next(part for part in typing.get_args(hint) if part is not type(None)), True
 
 
 def _config_class(stage: str) -> type[StageConfig]:

@@ -105,8 +105,8 @@ def _make(call: Call, digests: dict[str, str]) -> None:
         with tally.counted() as counts:
             call.run(**call.inputs, **call.uris, **call.secrets, **{call.output_name: output}, config=call.config)
         output.measure(tally.metrics(counts))
-        if tally.told(counts):
-            log.info("%s: %s", call.stage, tally.told(counts))
+        if told := tally.told(counts):
+            log.info("%s: %s", call.stage, told)
         output.commit(_describe(call, digests, time.time() - started))
 
 

@@ -95,7 +95,7 @@ def run(
         policy = load_policy(config.model, model.path / "adapter" if trained else None)
         return with_store(TransformersEngine(policy, config.batch_size))
 
-    rows, known = conversations.read(), personas.read()
+    rows, known, pairs = conversations.read(), personas.read(), model.read()
     turns, dropped = held_out_turns(rows, Personas(known), config)
     if not turns:
         raise InputError(_no_turns(rows, dropped))
@@ -106,7 +106,7 @@ def run(
     kept = judge(contests, config.axes, open_engine(config.judge), calibrate=config.calibrate)
     rates = _rates(contests, kept, config)
     verdicts.holds(one.user_id for one in known)  # on the report, as are the pairs and the turns
-    verdicts.holds(one.user_id for one in model.read())
+    verdicts.holds(one.user_id for one in pairs)
     verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
     verdicts.measure(as_metrics(rates))
     upstream = [conversations.manifest, personas.manifest, model.manifest]
@@ -117,7 +117,7 @@ def run(
         summary=f"{config.model.name} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
         funnel=[*merge_funnels([each.funnel for each in upstream]), own],
         win_rates=rates,
-        pairs=model.read(),
+        pairs=pairs,
         personas=known,
         history=read_history(model.path),
         examples=examples(contests, kept),

@@ -6,6 +6,7 @@ Columns, and not a Python object per row, since a million conversations are judg
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from rlhi.ingest.mapping import RawRow
 from rlhi.records import Role
 
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TIME = pa.timestamp("us", tz="UTC")

@@ -5,6 +5,7 @@ The ledger holds a few numbers per row and no text, so that a million conversati
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from rlhi.config import digest
 from rlhi.ingest.config import IngestConfig
 from rlhi.records import Reason, Split
 
-SPLITS: tuple[Split, ...] = ("train", "reference", "held-out")
+SPLITS: tuple[Split, ...] = get_args(Split)
 REASONS: tuple[Reason, ...] = (
     "duplicate_id",
     "too_many_conversations",
