@@ -1,4 +1,4 @@
-"""`python -m pipelines`: list the recipes, run one on this machine, compile one for a cluster, forget a user."""
+"""`python -m pipelines`: list the recipes, run one here or on a cluster, compile one, forget a user."""
 
 import argparse
 import os
@@ -8,9 +8,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from pipelines import erasure, listing, recipes, summary
+from pipelines import erasure, flags, keys, listing, package, recipes, submit, summary, variants
 from pipelines.recipes import Recipe
 from rlhi import tracking
 from rlhi.config import secret_variable
@@ -37,22 +37,19 @@ by the next run.
 
 Copies of reports and pictures go from the MLflow of DIR too; on another MLflow server, delete the runs there.
 """
-SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises it."""
-        raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 on success, 1 when a stage failed, 2 after one line on bad input, 130 when interrupted."""
     try:
         given = parser().parse_args(argv)
-        commands = {"list": _list, "run": _run, "compile": _compile, "forget": _forget}
+        commands = {
+            "list": _list,
+            "run": _run,
+            "compile": package.write,
+            "submit": submit.command,
+            "forget": _forget,
+        }
         return commands[given.command](given)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -63,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
+    made = flags.Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("list", help="Show every recipe, what it runs and how it differs from the paper.")
     run = commands.add_parser(
@@ -74,8 +71,14 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_run(run)
     compiled = commands.add_parser("compile", help="Write a recipe as a pipeline that a KFP server takes.")
-    _add_recipe(compiled)
-    compiled.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="The YAML file to write.")
+    package.add(compiled)
+    submitted = commands.add_parser(
+        "submit",
+        help="Run a recipe on a cluster, by its KFP server: once, or again and again.",
+        description=submit.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    submit.add(submitted)
     forget = commands.add_parser(
         "forget",
         help="Find and delete what a run folder holds of some users.",
@@ -89,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    _add_recipe(run)
+    flags.add_recipe(run)
     run.add_argument("--source", metavar="URI", required=True, help="Raw logs: a file, folder or glob, local or s3://.")
     run.add_argument("--work", metavar="DIR", type=Path, required=True, help="Where everything goes; kept for reuse.")
     run.add_argument(
@@ -107,14 +110,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         default="",
         help="Datasets whose contexts analyze compares the logs' with, commas between them.",
     )
+    run.add_argument(
+        "--benchmarks",
+        metavar="URIS",
+        default="",
+        help="Benchmarks whose items no training pair may hold, and that benchmark asks, commas between them.",
+    )
     run.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
-
-
-def _add_recipe(command: argparse.ArgumentParser) -> None:
-    command.add_argument("recipe", metavar="RECIPE", help="A name that 'python -m pipelines list' shows.")
-    command.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=SETTINGS_HELP)
-    command.add_argument("--model", metavar="ID", help="Model instead of the default: Hugging Face id or folder.")
-    command.add_argument("--seed", metavar="N", type=int, help="Seed of every stage.")
 
 
 def _list(_: argparse.Namespace) -> int:
@@ -124,22 +126,16 @@ def _list(_: argparse.Namespace) -> int:
     return 0
 
 
-def _compile(given: argparse.Namespace) -> int:
-    recipe = _recipe(given)
-    from pipelines import graph
-
-    graph.compile_to(recipe, given.output)
-    sys.stdout.write(f"{given.output}: {recipe.name}, {len(recipe.stages)} stages\n")
-    return 0
-
-
 def _run(given: argparse.Namespace) -> int:
     """Checks everything, then runs, then tells."""
-    recipe, source, forget = _recipe(given), _source(given.source), _absolute(given.forget)
+    recipe, source, forget = flags.recipe_of(given), _source(given.source), _absolute(given.forget)
     read_users(forget)
     compare = ",".join(map(_source, uris(given.compare)))
     if compare and recipe.analyze is None:
         raise InputError(f"--compare: {recipe.name} does not run analyze, which compares; leave it out")
+    benchmarks = ",".join(map(_source, uris(given.benchmarks)))
+    if recipe.benchmark is not None and not benchmarks:
+        raise InputError("benchmark: has nothing to ask; give --benchmarks, the files of the benchmarks")
     from pipelines import graph, local
 
     pipeline = graph.build(recipe)
@@ -152,14 +148,15 @@ def _run(given: argparse.Namespace) -> int:
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
     env = {"RLHI_STORE": str(work / erasure.STORE), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
-    env[secret_variable("salt")] = erasure.salt_of(work)
-    named = (source, forget, *uris(compare), _model(given.model or ""))
-    read = [path for each in named for path in _local_paths(each)]
+    env |= {secret_variable("salt"): erasure.salt_of(work), **keys.variables(recipe)}
+    named = (source, forget, *uris(compare), *uris(benchmarks), flags.model_of(given.model or ""))
+    read = [*(path for each in named for path in _local_paths(each)), *keys.files(recipe)]
     place = local.Place(work, given.runner, read, env)
-    progress = local.Progress(summary.console(), work, len(recipe.stages))
+    arguments = {"source": source, "forget": forget, "compare": compare, "benchmarks": benchmarks}
+    progress = local.Progress(summary.console(), work, recipe.tasks)
     succeeded = False
     try:
-        local.run(pipeline, {"source": source, "forget": forget, "compare": compare}, place, progress)
+        local.run(pipeline, arguments, place, progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
         tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)
@@ -175,20 +172,12 @@ def _forget(given: argparse.Namespace) -> int:
     if given.yes:
         erasure.remove(work, found)
         replies = " and all stored replies" if erasure.remove_replies(work) else ""
+        erasure.remove_checkpoints(work)
         kept = erasure.remember(work, users)
         sys.stdout.write(f"deleted {len(found)} outputs{replies}; later runs leave out who is listed in {kept}\n")
     elif found:
         sys.stdout.write("nothing is deleted yet: give --yes\n")
     return 0
-
-
-def _recipe(given: argparse.Namespace) -> Recipe:
-    recipe = recipes.find(given.recipe)
-    if given.model is not None:
-        recipe = recipes.with_model(recipe, _model(given.model))
-    if given.seed is not None:
-        recipe = recipes.with_seed(recipe, given.seed)
-    return recipes.with_settings(recipe, given.set)
 
 
 def _source(uri: str) -> str:
@@ -218,8 +207,9 @@ def _work(folder: Path) -> Path:
 
 
 def _parameters(recipe: Recipe, source: str) -> dict[str, str]:
-    """What MLflow shows of the run: the source, and every setting that is not the paper's."""
-    return {"source": source} | {path: str(value) for path, value in recipes.differences(recipe).items()}
+    """What MLflow shows of the run: the source, the rounds, and every setting that is not the paper's."""
+    rounds = {"rounds": str(recipe.rounds), "reference_every": str(recipe.reference_every)} if recipe.rounds > 1 else {}
+    return {"source": source} | rounds | {path: str(value) for path, value in variants.differences(recipe).items()}
 
 
 def _local_paths(uri: str) -> list[Path]:
@@ -228,11 +218,6 @@ def _local_paths(uri: str) -> list[Path]:
     plain = re.split(r"[*?\[]", path)[0]
     held = Path(path if plain == path else os.path.dirname(plain))
     return [held] if path.startswith("/") else []
-
-
-def _model(name: str) -> str:
-    """``name`` as the stages find it: a local folder by its absolute path."""
-    return str(Path(name).absolute()) if name and Path(name).is_dir() else name
 
 
 def _tell(progress: "local.Progress", work: Path, uri: str) -> int:

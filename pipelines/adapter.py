@@ -16,7 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kfp import dsl
 from kfp.local import config, logging_utils, status, subprocess_task_handler
+
+from pipelines.rounds import round_of
+from pipelines.sharding import FLAG, whole_of
+from rlhi.manifest import titled
 
 # Threads that wait for each other sleep instead of spinning: on a busy machine that is several times faster.
 YIELDING = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -25,20 +30,45 @@ PATIENCE = 5.0  # seconds that a process gets to end by itself
 
 @dataclass(frozen=True)
 class Task:
-    """One task as KFP hands it over: its stage, its folder, where its outputs go and where it reports them."""
+    """One task as KFP hands it over: its name there, its folder, where its outputs go and where it reports them.
 
-    stage: str
+    A page is no output of its own: it lies in one.
+    """
+
+    name: str
     folder: Path
     outputs: dict[str, Path]
     report: Path
+    shard: str | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage that the task is of."""
+        return round_of(self.whole)[0]
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: the stage, in which round where there are several, or which shard of it."""
+        return titled(self.whole, self.shard)
+
+    @property
+    def whole(self) -> str:
+        """The task itself, or the one that this shard runs before: ``sample``, or ``sample-2`` in the second round."""
+        return whole_of(self.name) if self.shard else self.name
 
     @classmethod
     def of(cls, argv: Sequence[str]) -> "Task":
         """The task that ``argv`` runs, read from what follows ``--executor-input``."""
         outputs = json.loads(argv[argv.index("--executor-input") + 1])["outputs"]
         report = Path(outputs["outputFile"])
-        paths = {name: Path(found["artifacts"][0]["uri"]) for name, found in outputs.get("artifacts", {}).items()}
-        return cls(report.parent.name, report.parent, paths, report)
+        made = {name: found["artifacts"][0] for name, found in outputs.get("artifacts", {}).items()}
+        paths = {name: Path(each["uri"]) for name, each in made.items() if not _is_page(each)}
+        shard = argv[argv.index(FLAG) + 1] if FLAG in argv else None
+        return cls(report.parent.name, report.parent, paths, report, shard)
+
+
+def _is_page(artifact: Mapping[str, Any]) -> bool:
+    return bool(artifact.get("type", {}).get("schemaTitle") == dsl.HTML.schema_title)
 
 
 # Runs a task by calling its second argument, which gives the exit code; says whether the task is done.

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipelines.adapter import Follow, Task, to_status
 from rlhi.errors import InputError
 
 PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "RLHI_")  # the variables of this shell that the containers get too
+CACHES = ("HF_HOME", "RLHI_CACHE")  # those of them that name folders of models
 
 
 def check_images(images: Iterable[str]) -> None:
@@ -46,18 +47,25 @@ def check_images(images: Iterable[str]) -> None:
 
 
 def runner(work: Path, read: Sequence[Path], env: Mapping[str, str]) -> Any:
-    """KFP's runner, with ``work`` mounted to write and every path of ``read`` to read, each at its own path."""
-    mounts = [Mount(str(work), str(work), type="bind")]
-    mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in read]
+    """KFP's runner, with ``work`` mounted to write and every path of ``read`` to read, each at its own path.
+
+    Models are kept in ``work``, or where `CACHES` say: what one container fetched, the next finds.
+    """
     passed_on = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    return local.DockerRunner(environment={**passed_on, **env, **_home()}, mounts=mounts, **_user())
+    written = {work, *(Path(passed_on[name]).absolute() for name in CACHES if passed_on.get(name))}
+    for path in written:
+        path.mkdir(parents=True, exist_ok=True)
+    mounts = [Mount(str(path), str(path), type="bind") for path in sorted(written)]
+    mounts += [Mount(str(path), str(path), type="bind", read_only=True) for path in read]
+    return local.DockerRunner(environment={**passed_on, **env, **_home(work)}, mounts=mounts, user=_user())
 
 
 class ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[misc]
     """KFP's handler of containers, with three repairs.
 
     It takes a container that is already gone for a success; leaves the container running after an interrupt; and puts
-    the command behind the image's entry point, where a cluster puts it in its place.
+    the command behind the image's entry point, where a cluster puts it in its place. A container that exits with 0 but
+    reported no outputs is found out by ``follow``.
     """
 
     def __init__(self, follow: Follow, **given: Any) -> None:
@@ -73,12 +81,10 @@ class ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[m
         try:
             container = self._start(client)
             try:
-                with closing(container.logs(stream=True, follow=True)) as written:
-                    for chunk in written:
-                        sys.stderr.write(chunk.decode(errors="replace"))
-                return int(container.wait()["StatusCode"])
+                return _followed(container)
             finally:
-                container.remove(force=True)
+                with suppress(APIError):  # it is gone
+                    container.remove(force=True)
         finally:
             client.close()
 
@@ -101,16 +107,25 @@ def _variable(image: str) -> str:
     return "RLHI_IMAGE_CPU" if "cpu" in image else "RLHI_IMAGE_TRAIN"
 
 
-def _user() -> dict[str, str]:
-    """What the containers write belongs to the caller; under a rootless engine it does so anyway."""
-    client = docker.from_env()
+def _followed(container: Any) -> int:
+    """Shows what the container writes, to its end; gives its exit code, or 1 if it was removed before."""
     try:
+        with closing(container.logs(stream=True, follow=True)) as written:
+            for chunk in written:
+                sys.stderr.write(chunk.decode(errors="replace"))
+        return int(container.wait()["StatusCode"])
+    except APIError as error:
+        sys.stderr.write(f"error: the container is lost: {error.explanation}\n")
+        return 1
+
+
+def _user() -> str:
+    """The caller, so that what the containers write belongs to the caller; a rootless engine's root is the caller."""
+    with closing(docker.from_env()) as client:
         rootless = any("rootless" in option for option in client.info().get("SecurityOptions") or [])
-    finally:
-        client.close()
-    return {} if rootless or os.getuid() == 0 else {"user": f"{os.getuid()}:{os.getgid()}"}
+    return "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
 
 
-def _home() -> dict[str, str]:
-    """A home that any user can write to."""
-    return {"HOME": "/tmp"}  # noqa: S108 - inside the container
+def _home(work: Path) -> dict[str, str]:
+    """A home that any user can write to, and the place of caches."""
+    return {"HOME": "/tmp", "XDG_CACHE_HOME": str(work / "cache")}  # noqa: S108 - inside the container

@@ -14,7 +14,7 @@ from pathlib import Path
 from rlhi import manifest
 from rlhi.artifacts import user_rows
 from rlhi.config import secret_variable
-from rlhi.engine import store
+from rlhi.engine import replies, store
 from rlhi.errors import InputError
 from rlhi.ingest.identity import Hasher, read_users
 
@@ -72,18 +72,38 @@ def remove(work: Path, folders: Collection[Path]) -> None:
 def remove_replies(work: Path) -> bool:
     """Deletes the stored replies of models, which quote what users wrote; they are asked for again. False for none.
 
-    Those of the folder, and the file that ``RLHI_REPLIES`` names. All of them: a reply does not tell whose words it is
-    made of.
+    Those of the folder, and those at the place that ``RLHI_REPLIES`` names, a file or S3. All of them: a reply does not
+    tell whose words it is made of.
 
     Raises:
-        InputError: a file cannot be deleted.
+        InputError: a file cannot be deleted, or S3 does not answer or refuses.
     """
     named = os.environ.get("RLHI_REPLIES")
-    paths = [work / STORE / store.NAME, *([Path(named)] if named else [])]
+    places = [str(work / STORE / store.NAME), *([named] if named else [])]
     try:
-        return sum(store.delete(path) for path in paths) > 0
+        return sum(replies.delete(place) for place in places) > 0
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be deleted ({error.strerror}); delete it by hand") from None
+
+
+def remove_checkpoints(work: Path) -> None:
+    """Deletes what trainings that never ended have left: weights are made of what users wrote, too.
+
+    Those of the folder, and those at the place that ``RLHI_CHECKPOINTS`` names.
+
+    Raises:
+        InputError: S3 does not answer or refuses.
+    """
+    shutil.rmtree(work / STORE / "checkpoints", ignore_errors=True)
+    named = os.environ.get("RLHI_CHECKPOINTS", "")
+    if named.startswith(replies.REMOTE):
+        from rlhi.engine.s3.files import Files
+
+        for own in ("dpo-", "job-"):
+            Files(named).erase(own)
+    elif named:
+        for found in Path(named).glob("dpo-*"):
+            shutil.rmtree(found)
 
 
 def remember(work: Path, users: Iterable[str]) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import recipes
+from pipelines import recipes, variants
 from pipelines.recipes import Recipe
 from rlhi.config import ModelConfig, SamplingConfig
 
@@ -21,9 +21,9 @@ def recipes_table(known: Sequence[Recipe]) -> Table:
     table.add_column("differs from the paper", no_wrap=True)
     everywhere, shared = _embedded(), shared_settings(known)
     for recipe in known:
-        own = {path: value for path, value in recipes.differences(recipe).items() if path not in shared}
+        own = {path: value for path, value in variants.differences(recipe).items() if path not in shared}
         own = {path: value for path, value in own.items() if everywhere.get(_last_two(path)) != value}
-        table.add_row(recipe.name, escape(recipe.summary), ", ".join(recipe.stages), escape("\n".join(_settings(own))))
+        table.add_row(recipe.name, escape(recipe.summary), _stages(recipe), escape("\n".join(_settings(own))))
     return table
 
 
@@ -40,16 +40,23 @@ def shared_text(known: Sequence[Recipe]) -> str:
 
 def shared_settings(known: Sequence[Recipe]) -> dict[str, Any]:
     """The settings by which all of ``known`` differ from the paper in the same way."""
-    first, *others = [recipes.differences(recipe) for recipe in known]
+    first, *others = [variants.differences(recipe) for recipe in known]
     return {path: value for path, value in first.items() if all(other.get(path) == value for other in others)}
 
 
 def _embedded() -> dict[str, Any]:
     """The settings of the embedded size that hold in every stage, by their last two names."""
     return {
-        **recipes.changed(recipes.MODEL, ModelConfig(), "model."),
-        **recipes.changed(recipes.SAMPLING, SamplingConfig(), "sampling."),
+        **variants.changed(recipes.MODEL, ModelConfig(), "model."),
+        **variants.changed(recipes.SAMPLING, SamplingConfig(), "sampling."),
     }
+
+
+def _stages(recipe: Recipe) -> str:
+    repeated = [stage for stage in recipe.stages if recipe.rounds_of(stage) > 1]
+    shown = [stage for stage in recipe.stages if stage not in repeated[1:]]
+    told = f"{recipe.rounds} times ({', '.join(repeated)})"
+    return ", ".join(told if stage in repeated else stage for stage in shown)
 
 
 def _last_two(path: str) -> str:

@@ -55,15 +55,15 @@ class Progress:
     @property
     def manifests(self) -> list[Manifest]:
         """What the stages say of their outputs, in the order in which they ran."""
-        return [one.described for one in self.done if one.described is not None]
+        return [one.described for one in self.done if one.described is not None and one.described.shard is None]
 
     def follow(self, task: Task, execute: Callable[[], int]) -> bool:
         """Runs one task and tells of it. One that exits with 0 but reports no outputs has failed too."""
         _point(self.work / "latest", task.folder.parent)
-        self.console.print(f"[bold]\\[{len(self.done) + 1}/{self.total}] {escape(task.stage)}[/]", highlight=False)
+        self.console.print(f"[bold]\\[{len(self.done) + 1}/{self.total}] {escape(task.title)}[/]", highlight=False)
         started = time.time()
         if execute() != 0 or not task.report.exists():
-            self.failed = task.stage
+            self.failed = task.title
             return False
         self.done.append(_finished(task, started))
         self.console.print(f"      {_told(self.done[-1])}", highlight=False)
@@ -114,6 +114,9 @@ def _told(one: Done) -> str:
     how = "[cyan]reused[/]" if one.reused else f"[green]done[/] in {one.seconds:.0f} s"
     if one.described is None:
         return how
+    if one.described.shard is not None:
+        asked, stored = (one.described.metrics.get(f"replies/{name}", 0) for name in ("asked", "stored"))
+        return f"{how}, {asked:.0f} replies asked for, {stored:.0f} from the store"
     return f"{how}, {one.described.kept} of {one.described.rows_in} rows kept"
 
 

@@ -3,33 +3,40 @@
 Needs neither torch nor kfp: what a recipe does can be read, changed and checked anywhere.
 """
 
-import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from rlhi.analyze.stage import AnalyzeConfig
+from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.classify.stage import ClassifyConfig
 from rlhi.cli import STAGES
-from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict, override
-from rlhi.dpo.stage import DpoConfig
+from rlhi.config import EngineConfig, ModelConfig, SamplingConfig, StageConfig
+from rlhi.dpo.config import DpoConfig
+from rlhi.engine.sharded import MOST, Shard
 from rlhi.errors import InputError
-from rlhi.evaluate.stage import EvaluateConfig
+from rlhi.evaluate.config import EvaluateConfig
 from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
 from rlhi.reconstruct.stage import ReconstructConfig
 from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
-from rlhi.rip.stage import RipConfig
+from rlhi.rip.config import Quantiles, RipConfig, Rules
 from rlhi.sample.stage import SampleConfig
 
 DEFAULT_MODEL = ModelConfig().id
+MOST_ROUNDS = 64  # each is a task or more for every stage of it
+IN_ROUNDS = ("sample", "reward", "rip", "dpo")  # the stages that online training runs again and again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One named run: the config of every stage it runs, None for those it does not."""
+    """One named run: the config of every stage it runs, None for those it does not.
+
+    With several ``rounds`` training is online (2.4, 3.2): each samples answers to further prompts from the model of the
+    round before, and trains that model on, against a reference that every ``reference_every`` rounds becomes the policy
+    of that time; None keeps the base model.
+    """
 
     name: str
     summary: str
@@ -43,11 +50,42 @@ class Recipe:
     rip: RipConfig
     dpo: DpoConfig
     evaluate: EvaluateConfig
+    benchmark: BenchmarkConfig | None = None
     analyze: AnalyzeConfig | None = None
+    shards: Mapping[str, int] = field(default_factory=dict)  # by stage, where there are several
+    rounds: int = 1
+    reference_every: int | None = None
 
     def __post_init__(self) -> None:
         if (self.rewrite is None) == (self.sample is None):
             raise ValueError(f"{self.name}: needs one of rewrite and sample, and not both")
+        _check_rounds(self)
+        for stage, count in self.shards.items():
+            _check_shards(self, stage, count)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the pipeline has: a stage in shards is a task for each of them, and its own; in each round."""
+        return sum(self.rounds_of(stage) * (1 + len(self.shards_of(stage))) for stage in self.stages)
+
+    def rounds_of(self, stage: str) -> int:
+        """How often the stage runs."""
+        return self.rounds if stage in IN_ROUNDS else 1
+
+    def config_in(self, stage: str, number: int) -> StageConfig:
+        """The config of the stage in round ``number``, from 1: of sample, with the prompts that are that round's."""
+        config = self.stages[stage]
+        return replace(config, round=config.round + number - 1) if isinstance(config, SampleConfig) else config
+
+    def reference_in(self, number: int) -> int | None:
+        """The round whose model is the reference in round ``number``, from 1; None where that is the base model."""
+        every = self.reference_every or self.rounds
+        return (number - 1) // every * every or None
+
+    def shards_of(self, stage: str) -> list[Shard]:
+        """The shards that run before the stage; none where it asks for all by itself."""
+        count = self.shards.get(stage, 1)
+        return [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
 
     @property
     def stages(self) -> dict[str, StageConfig]:
@@ -55,11 +93,33 @@ class Recipe:
         return {stage: config for stage in STAGES if (config := getattr(self, stage)) is not None}
 
 
+def _check_rounds(recipe: Recipe) -> None:
+    """Refuses rounds that are none, those of a recipe without sample, and a reference that would never follow."""
+    rounds, every = recipe.rounds, recipe.reference_every
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise InputError(f"rounds={rounds}: give a number from 1 to {MOST_ROUNDS}")
+    if rounds > 1 and recipe.sample is None:
+        raise InputError(
+            f"rounds={rounds}: {recipe.name} samples no answers, so there is nothing to repeat; leave it out"
+        )
+    if every is not None and not 1 <= every < rounds:
+        raise InputError(
+            f"reference_every={every}: of {rounds} rounds, the reference can follow after every 1 to {rounds - 1}; give"
+            " fewer, or more rounds"
+        )
+
+
 # The embedded size: a real small model on two CPU cores. What is not named here is the paper's value.
 MODEL = ModelConfig(max_prompt_tokens=640)
 ENGINE = EngineConfig(model=MODEL)
+JUDGE = EngineConfig(model=replace(MODEL, max_prompt_tokens=1536))  # it reads the context and answers to it
 SAMPLING = SamplingConfig(max_tokens=48)
+RULES = Rules(
+    thresholds="quantile", quantile=Quantiles(min_rejected_length=0.25, min_rejected_reward=0.25, max_gap=0.75)
+)
+RIP = RipConfig(keep_cut=True, engine=JUDGE)  # of 48 tokens, few answers end by themselves
 REWRITE = RewriteConfig(engine=ENGINE, sampling=SAMPLING, max_prompts=24)
+SAMPLE = SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=24, keep_cut=True)
 
 USER_GUIDED_REWRITES = Recipe(
     name="user-guided-rewrites",
@@ -71,12 +131,12 @@ USER_GUIDED_REWRITES = Recipe(
     reconstruct=ReconstructConfig(engine=ENGINE, sampling=SAMPLING, only_before_feedback=True),
     rewrite=REWRITE,
     reward=RewardConfig(model=MODEL),
-    rip=RipConfig(thresholds="quantile", min_rejected_length=0.25, min_rejected_reward=0.25, max_gap=0.75),
-    dpo=DpoConfig(model=MODEL, learning_rate=1e-4, batch_size=4, micro_batch_size=2, max_tokens=768),
+    rip=replace(RIP, rewrite=RULES),
+    dpo=DpoConfig(model=MODEL, learning_rate=1e-4, batch_size=4, row_tokens=2048, max_tokens=768),
     evaluate=EvaluateConfig(
         model=MODEL,
         sampling=SAMPLING,
-        judge=EngineConfig(model=replace(MODEL, max_prompt_tokens=1536)),  # it reads the context and two answers
+        judge=JUDGE,
         calibrate=True,
         reward=RewardConfig(model=MODEL),
         opponents=("log", "base"),
@@ -92,7 +152,18 @@ USER_BASED_REWARDS = replace(
     summary="Samples answers, scores them given the user's persona, and prefers the best over the worst (2.4).",
     reconstruct=None,
     rewrite=None,
-    sample=SampleConfig(engine=ENGINE, sampling=SAMPLING, n=4, labels=("initial",), max_prompts=24, keep_cut=True),
+    sample=SAMPLE,
+    rip=replace(RIP, sample=RULES),
+)
+
+USER_BASED_REWARDS_ONLINE = replace(
+    USER_BASED_REWARDS,
+    name="user-based-rewards-online",
+    summary="The same in rounds, each with answers of the model that the one before trained (2.4, 3.2: online DPO, beta"
+    " 0.01). At full size dpo.learning_rate=1e-6 and dpo.batch_size=32 are the paper's.",
+    sample=replace(SAMPLE, max_prompts=12),
+    dpo=replace(USER_BASED_REWARDS.dpo, beta=0.01),
+    rounds=2,
 )
 
 REWRITES_FROM_SCRATCH = replace(
@@ -113,26 +184,27 @@ SFT_REWRITES = replace(
     USER_GUIDED_REWRITES,
     name="sft-rewrites",
     summary="Baseline: fine-tuning on the rewrites alone, no preference (3.3).",
-    dpo=replace(USER_GUIDED_REWRITES.dpo, loss="sft"),
+    dpo=replace(USER_GUIDED_REWRITES.dpo, loss_type=("sft",)),
 )
 
 SFT_REWARDS = replace(
     USER_BASED_REWARDS,
     name="sft-rewards",
     summary="Baseline: fine-tuning on the best samples alone, no preference (3.3).",
-    dpo=replace(USER_BASED_REWARDS.dpo, loss="sft"),
+    dpo=replace(USER_BASED_REWARDS.dpo, loss_type=("sft",)),
 )
 
 NO_FILTER = replace(
     USER_GUIDED_REWRITES,
     name="no-filter",
-    summary="Ablation: every pair is trained on, whatever its quality (C.2).",
-    rip=replace(USER_GUIDED_REWRITES.rip, thresholds="off"),
+    summary="Ablation: pairs are trained on whatever RIP's rules say of them (C.2).",
+    rip=replace(RIP, rewrite=Rules(thresholds="off")),
 )
 
 RECIPES = (
     USER_GUIDED_REWRITES,
     USER_BASED_REWARDS,
+    USER_BASED_REWARDS_ONLINE,
     REWRITES_FROM_SCRATCH,
     USER_AGNOSTIC_REWARDS,
     SFT_REWRITES,
@@ -153,66 +225,12 @@ def find(name: str) -> Recipe:
     return known[name]
 
 
-def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """``recipe`` with each ``stage.field=value`` set, in order; values are JSON or else plain strings.
-
-    Sampling follow-ups, and not only first requests, needs earlier answers that are the policy's own: such a recipe
-    gains the stage reconstruct (3.1).
+def config_of(recipe: Recipe, stage: str) -> StageConfig:
+    """The config of one stage of ``recipe``.
 
     Raises:
-        InputError: an unknown stage or field, a stage that the recipe does not run, or a value out of range.
+        InputError: there is no such stage, or the recipe does not run it.
     """
-    for setting in settings:
-        path, separator, value = setting.partition("=")
-        stage, dot, field = path.strip().partition(".")
-        if not separator or not dot:
-            raise InputError(f"{setting}: not a setting; write stage.field=value, for instance dpo.epochs=1")
-        config = _config_of(recipe, stage)
-        recipe = _with_reconstruct(_with_stages(recipe, {stage: override(config, field, value.strip(), stage)}))
-    return recipe
-
-
-def with_model(recipe: Recipe, model: str) -> Recipe:
-    """``recipe`` with ``model`` wherever the default model is: policy, judge and reward model alike."""
-    if not model:
-        raise InputError("the model is empty; give a Hugging Face id or a local folder")
-
-    def swapped(found: ModelConfig) -> ModelConfig:
-        return replace(found, id=model) if found.id == DEFAULT_MODEL else found
-
-    return _with_stages(recipe, {stage: _each(config, ModelConfig, swapped) for stage, config in recipe.stages.items()})
-
-
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    """``recipe`` with ``seed`` in every stage.
-
-    Raises:
-        InputError: the seed is negative.
-    """
-    if seed < 0:
-        raise InputError(f"seed: {seed} is negative; give 0 or more")
-
-    def seeded(found: StageConfig) -> StageConfig:
-        return replace(found, seed=seed)
-
-    return _with_stages(recipe, {stage: _each(config, StageConfig, seeded) for stage, config in recipe.stages.items()})
-
-
-def differences(recipe: Recipe) -> dict[str, Any]:
-    """The settings, as ``stage.field``, whose value is not the paper's default."""
-    return {
-        path: value
-        for stage, config in recipe.stages.items()
-        for path, value in changed(config, type(config)(), f"{stage}.").items()
-    }
-
-
-def changed(config: object, usual: object, prefix: str) -> dict[str, Any]:
-    """The leaves of ``config`` that are not those of ``usual``, by dotted path behind ``prefix``."""
-    return dict(_changed(as_dict(config), as_dict(usual), prefix))
-
-
-def _config_of(recipe: Recipe, stage: str) -> StageConfig:
     if stage not in STAGES:
         raise InputError(f"{stage}: no such stage{_closest(stage, STAGES)}; one of {', '.join(recipe.stages)}")
     if stage not in recipe.stages:
@@ -220,39 +238,13 @@ def _config_of(recipe: Recipe, stage: str) -> StageConfig:
     return recipe.stages[stage]
 
 
-def _with_reconstruct(recipe: Recipe) -> Recipe:
-    if recipe.sample is None or recipe.reconstruct is not None or set(recipe.sample.labels) <= {"initial"}:
-        return recipe
-    return replace(recipe, reconstruct=ReconstructConfig(engine=recipe.sample.engine, sampling=recipe.sample.sampling))
-
-
-def _with_stages(recipe: Recipe, configs: Mapping[str, StageConfig]) -> Recipe:
-    values: dict[str, Any] = dict(configs)
-    return replace(recipe, **values)
+def _check_shards(recipe: Recipe, stage: str, count: int) -> None:
+    if not config_of(recipe, stage).asks_models:
+        raise InputError(f"{stage}: asks no model, so it cannot be split into shards; leave it out")
+    if not 1 <= count <= MOST:
+        raise InputError(f"{stage}: {count} shards; give a number from 1 to {MOST}")
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean {close[0]}?" if close else ""
-
-
-C = TypeVar("C")
-P = TypeVar("P")
-
-
-def _each(config: C, kind: type[P], change: Callable[[P], P]) -> C:
-    """``config`` with every part of ``kind``, itself included, changed."""
-    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    inner = {name: _each(part, kind, change) for name, part in parts.items() if dataclasses.is_dataclass(part)}
-    found: Any = replace(config, **inner)  # type: ignore[type-var]
-    if isinstance(found, kind):
-        found = change(found)
-    return cast(C, found)
-
-
-def _changed(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _changed(value, usual[name], f"{prefix}{name}.")
-        elif value != usual[name]:
-            yield prefix + name, value

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from rlhi.paper import LABEL_SHARES
 if TYPE_CHECKING:
     from pipelines.local import Done
 
+LENGTH = "length/mean"  # of sample, in characters
+GROWN = 1.25  # times as long as in the first round: by chance, answers to other prompts differ by less
 WIN_RATE = "win_rate/"
 WIN_RATE_PARTS = 3  # opponent, metric and mode come after the prefix; interval and the like one deeper
 
@@ -34,6 +37,9 @@ def tell(shown: Console, done: Sequence["Done"], work: Path, tracking_uri: str) 
     labelled = [one.described.metrics for one in done if one.described is not None and one.task.stage == "classify"]
     for table in filter(None, map(label_shares, labelled)):
         shown.print(table)
+    for each in (rounds(done), grown(done)):
+        if each is not None:
+            shown.print(each)
     judged = [one.described.metrics for one in done if one.described is not None and one.task.stage == "evaluate"]
     for table in filter(None, map(win_rates, judged)):
         shown.print(table)
@@ -42,19 +48,24 @@ def tell(shown: Console, done: Sequence["Done"], work: Path, tracking_uri: str) 
 
 
 def funnel(done: Iterable["Done"]) -> Table:
-    """Where the rows went, stage by stage."""
+    """Where the rows went, stage by stage; the time is that of the stage and of its shards, one after the other."""
     table = Table(title="Rows", title_justify="left")
     table.add_column("stage", style="bold", no_wrap=True)
     for name in ("in", "kept"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("dropped", ratio=1)
     table.add_column("time", justify="right", no_wrap=True)
+    waited: Counter[str] = Counter()  # for the shards of a stage
     for one in done:
-        if one.described is not None:
-            made = one.described
+        made = one.described
+        if made is not None and made.shard is not None:
+            waited[one.task.whole] += 0 if one.reused else round(one.seconds)
+        elif made is not None:
             dropped = ", ".join(f"{reason} {rows}" for reason, rows in made.dropped.items())
-            time = "reused" if one.reused else f"{one.seconds:.0f} s"
-            table.add_row(made.stage, str(made.rows_in), str(made.kept), escape(dropped), time)
+            own = 0 if one.reused else one.seconds
+            before = waited[one.task.whole]
+            time = "reused" if one.reused and not before else f"{before + own:.0f} s"
+            table.add_row(one.task.whole, str(made.rows_in), str(made.kept), escape(dropped), time)
     return table
 
 
@@ -73,6 +84,38 @@ def label_shares(metrics: Mapping[str, float]) -> Table | None:
     return table
 
 
+def rounds(done: Sequence["Done"]) -> Table | None:
+    """What changed from round to round of online training; None where there was one."""
+    made = {stage: _metrics(done, stage) for stage in ("sample", "reward", "dpo")}
+    if len(made["sample"]) < 2:
+        return None
+    table = Table(title="Rounds", title_justify="left")
+    for name in ("round", "characters of an answer", "reward", "validation accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, (sampled, scored, trained) in enumerate(zip(*made.values(), strict=False), start=1):
+        figures = (sampled.get(LENGTH), scored.get("reward/mean"), trained.get("validation_accuracy"))
+        table.add_row(str(number), *("" if figure is None else f"{figure:.4g}" for figure in figures))
+    return table
+
+
+def grown(done: Sequence["Done"]) -> str | None:
+    """A warning where answers have become longer from the first round to the last; None where they have not."""
+    lengths = [metrics[LENGTH] for metrics in _metrics(done, "sample") if LENGTH in metrics]
+    if len(lengths) < 2 or lengths[-1] < GROWN * lengths[0]:
+        return None
+    return (
+        f"[yellow]warning:[/] over {len(lengths)} rounds answers grew from {lengths[0]:.0f} to {lengths[-1]:.0f}"
+        " characters; see whether they are better or only longer: fewer rounds, a larger dpo.beta or a reward that does"
+        " not like length would hold them"
+    )
+
+
+def _metrics(done: Sequence["Done"], stage: str) -> list[Mapping[str, float]]:
+    """Of a stage, round by round."""
+    found = [one.described for one in done if one.described is not None and one.described.stage == stage]
+    return [each.metrics for each in found if each.shard is None]
+
+
 def win_rates(metrics: Mapping[str, float]) -> Table | None:
     """The trained model's win rates with their intervals; None where nothing was judged."""
     names = [name for name in metrics if name.startswith(WIN_RATE) and name.count("/") == WIN_RATE_PARTS]
@@ -88,7 +131,7 @@ def win_rates(metrics: Mapping[str, float]) -> Table | None:
 
 
 def places(done: Sequence["Done"], work: Path, tracking_uri: str) -> list[tuple[str, str]]:
-    """What lies where, and how to look at it."""
+    """What lies where, and how to look at it; of stages that ran in rounds, what the last one made."""
     folders = {one.task.stage: next(iter(one.task.outputs.values())) for one in done if one.task.outputs}
     found = [("run", work / "latest")]
     found += [("pairs", folders[stage]) for stage in ("rip",) if stage in folders]

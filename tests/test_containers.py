@@ -2,6 +2,8 @@
 
 import io
 import os
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ except OSError:
     may = "read-only"
 (folder / "note.txt").write_text(f"{open(source).read()} {may} {os.environ['RLHI_STORE']}")
 pathlib.Path(os.environ["RLHI_STORE"]).mkdir()
+if way == "removed":
+    import time
+    time.sleep(60)
 if way == "fail":
     sys.exit("error: it went wrong")
 if way == "done":
@@ -86,6 +91,27 @@ def test_container_that_fails_or_reports_nothing_ends_the_run(
     before = containers_there()
     assert run(way, tmp_path).failed == "only"
     assert ("error: it went wrong" in capfd.readouterr().err) == (way == "fail")
+    assert containers_there() <= before
+
+
+def test_container_that_is_removed_while_it_runs_ends_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = containers_there()
+    written = tmp_path / "work" / "store"
+
+    def remove() -> None:
+        while not written.is_dir():
+            time.sleep(0.1)
+        with closing(docker.from_env()) as client:
+            for each in containers_there() - before:
+                client.containers.get(each).remove(force=True)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    assert run("removed", tmp_path).failed == "only"
+    remover.join()
+    assert "error: the container is lost" in capfd.readouterr().err
     assert containers_there() <= before
 
 

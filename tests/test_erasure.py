@@ -10,9 +10,11 @@ from pipelines import erasure
 from pipelines.__main__ import main as pipelines
 from rlhi.artifacts import Input, user_rows
 from rlhi.cli import main
+from rlhi.engine.s3.store import SharedStore
 from rlhi.errors import InputError
 from rlhi.ingest.identity import Hasher
 from rlhi.records import Conversation, Turn
+from tests.s3_server import client, use
 from tests.test_ingest import spoken, users, write
 
 
@@ -95,6 +97,31 @@ def test_replies_stored_elsewhere_are_forgotten_too(work: Path, monkeypatch: pyt
     assert erasure.remove_replies(work)
     assert not elsewhere.exists()
     assert not erasure.remove_replies(work)
+
+
+@pytest.mark.slow
+def test_replies_on_s3_are_forgotten_and_what_others_keep_there_is_not(
+    work: Path, s3: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(s3, monkeypatch)
+    direct = client(s3)
+    direct.create_bucket(Bucket="forgetful")
+    direct.put_object(Bucket="forgetful", Key="mine/data.parquet", Body=b"mine")
+    monkeypatch.setenv("RLHI_REPLIES", "s3://forgetful/mine")
+    monkeypatch.setenv("RLHI_CACHE", str(work.parent / "cache"))
+    with (store := SharedStore("s3://forgetful/mine", "some model")).claim([b"key"]):
+        store.put(b"key", "what u1 said")
+    left = work.parent / "cache" / "replies" / "some" / "left"  # by a stage that was killed
+    left.parent.mkdir(parents=True)
+    for end in (".sqlite", ".lock"):
+        left.with_suffix(end).touch()
+    assert len(direct.list_objects_v2(Bucket="forgetful")["Contents"]) > 1
+    listed = work.parent / "who.txt"
+    listed.write_text("u1\n")
+    assert pipelines(["forget", str(listed), "--work", str(work), "--yes"]) == 0
+    assert "all stored replies" in capsys.readouterr().out
+    assert [item["Key"] for item in direct.list_objects_v2(Bucket="forgetful")["Contents"]] == ["mine/data.parquet"]
+    assert list(left.parent.iterdir()) == []
 
 
 def test_users_to_forget_add_up(work: Path) -> None:

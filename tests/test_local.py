@@ -217,3 +217,12 @@ def test_task_knows_its_outputs_and_where_to_report(tmp_path: Path) -> None:
         {"note": Path("/r/first/note")},
         Path("/r/first/o.json"),
     )
+
+
+def test_page_is_no_output_of_its_own() -> None:
+    page = {"uri": "/r/evaluate/report", "type": {"schemaTitle": "system.HTML"}}
+    rows = {"uri": "/r/evaluate/verdicts", "type": {"schemaTitle": "system.Dataset"}}
+    artifacts = {"report": {"artifacts": [page]}, "verdicts": {"artifacts": [rows]}}
+    given = {"outputs": {"artifacts": artifacts, "outputFile": "/r/evaluate/o.json"}}
+    task = Task.of(["python", "--executor-input", json.dumps(given)])
+    assert task.outputs == {"verdicts": Path("/r/evaluate/verdicts")}

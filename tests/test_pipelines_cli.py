@@ -39,10 +39,22 @@ def _in_a_folder_with_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("run no-filter --source ftp://host/logs --work out", "ftp://host/logs: unknown scheme"),
         ("run no-filter --source logs.jsonl --work out --compare gone.jsonl", "gone.jsonl: no such file"),
         ("run no-filter --source logs.jsonl --work out --compare logs.jsonl,gone", "gone: no such file"),
+        ("run no-filter --source logs.jsonl --work out --benchmarks gone.jsonl", "gone.jsonl: no such file"),
+        ("run no-filter --source logs.jsonl --work out --set benchmark.n=1", "nothing to ask; give --benchmarks"),
+        (
+            "run no-filter --source logs.jsonl --work out --set rip.min_pairs=25",
+            "rip.min_pairs=25 is above rewrite.max",
+        ),
         ("run no-filter --source logs.jsonl --work logs.jsonl", "cannot be written (File exists)"),
         ("run no-filter --source logs.jsonl --work out --runner cloud", "invalid choice: 'cloud'"),
         ("run no-filter --source logs.jsonl --work out --forget gone.txt", "gone.txt: no such file"),
         ("forget gone.txt --work empty", "gone.txt: no such file"),
+        ("compile no-filter -o graph.yaml --shards 65", "classify: 65 shards; give a number from 1 to 64"),
+        ("compile no-filter -o graph.yaml --shards sample=2", "sample: no-filter does not run it"),
+        ("compile no-filter -o graph.yaml --shards rip=2", "rip: asks no model"),
+        ("run no-filter --source logs.jsonl --work out --shards persona=0", "persona: 0 shards"),
+        ("run no-filter --source logs.jsonl --work out --shards=-1", "--shards -1: give a number from 1 to 64"),
+        ("run no-filter --source logs.jsonl --work out --shards =2", "--shards =2: "),
         ("compile no-filter -o graph.txt", "name the file graph.yaml"),
     ],
 )
@@ -81,7 +93,7 @@ def test_list_shows_every_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "user-based-rewards" in out
-    assert "rip.thresholds=off" in out
+    assert "rip.rewrite.thresholds=off" in out
     assert "--set stage.field=value" in " ".join(out.split())
 
 

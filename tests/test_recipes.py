@@ -1,11 +1,20 @@
+import io
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
+from rich.console import Console
 
-from pipelines import listing, recipes
-from pipelines.recipes import NO_FILTER, RECIPES, USER_BASED_REWARDS, USER_GUIDED_REWRITES, Recipe
+from pipelines import listing, recipes, variants
+from pipelines.recipes import (
+    NO_FILTER,
+    RECIPES,
+    USER_BASED_REWARDS,
+    USER_BASED_REWARDS_ONLINE,
+    USER_GUIDED_REWRITES,
+    Recipe,
+)
 from rlhi.config import ModelConfig
 from rlhi.errors import InputError
 
@@ -40,7 +49,7 @@ def test_rewards_recipe_samples_and_neither_rewrites_nor_reconstructs() -> None:
 
 
 def test_sampling_follow_ups_brings_reconstruct_back() -> None:
-    changed = recipes.with_settings(USER_BASED_REWARDS, ['sample.labels=["initial", "new"]'])
+    changed = variants.with_settings(USER_BASED_REWARDS, ['sample.labels=["initial", "new"]'])
     assert "reconstruct" in changed.stages
     assert changed.reconstruct is not None
     assert changed.reconstruct.only_before_feedback is False
@@ -52,15 +61,21 @@ def test_recipe_with_both_ways_to_get_candidates_is_refused() -> None:
 
 
 def test_settings_are_json_or_plain_text_in_order() -> None:
-    changed = recipes.with_settings(
+    changed = variants.with_settings(
         USER_GUIDED_REWRITES,
-        ["dpo.epochs=2", "dpo.loss=sft", "rewrite.sampling.temperature=0", "evaluate.max_turns=null", "dpo.epochs=5"],
+        [
+            "dpo.epochs=2",
+            'dpo.loss_type=["sft"]',
+            "rewrite.sampling.temperature=0",
+            "evaluate.max_turns=null",
+            "dpo.epochs=5",
+        ],
     )
-    assert (changed.dpo.epochs, changed.dpo.loss) == (5, "sft")
+    assert (changed.dpo.epochs, changed.dpo.loss_type) == (5, ("sft",))
     assert changed.rewrite is not None
     assert changed.rewrite.sampling.temperature == 0
     assert changed.evaluate.max_turns is None
-    assert USER_GUIDED_REWRITES.dpo.loss == "dpo"
+    assert USER_GUIDED_REWRITES.dpo.loss_type == ("sigmoid",)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +92,12 @@ def test_settings_are_json_or_plain_text_in_order() -> None:
 )
 def test_bad_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        recipes.with_settings(USER_GUIDED_REWRITES, [setting])
+        variants.with_settings(USER_GUIDED_REWRITES, [setting])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_model_replaces_every_default(recipe: Recipe) -> None:
-    changed = recipes.with_model(recipe, "org/model")
+    changed = variants.with_model(recipe, "org/model")
     models = [model for config in changed.stages.values() for model in models_in(config)]
     assert {model.id for model in models} == {"org/model"}
     before = [model for config in recipe.stages.values() for model in models_in(config)]
@@ -90,26 +105,64 @@ def test_model_replaces_every_default(recipe: Recipe) -> None:
 
 
 def test_model_that_was_chosen_stays() -> None:
-    chosen = recipes.with_settings(USER_GUIDED_REWRITES, ["evaluate.judge.model.id=org/judge"])
-    changed = recipes.with_model(chosen, "org/policy")
+    chosen = variants.with_settings(USER_GUIDED_REWRITES, ["evaluate.judge.model.id=org/judge"])
+    changed = variants.with_model(chosen, "org/policy")
     assert changed.evaluate.judge.model.id == "org/judge"
     assert changed.dpo.model.id == "org/policy"
 
 
 def test_seed_reaches_every_stage() -> None:
-    changed = recipes.with_seed(USER_GUIDED_REWRITES, 7)
+    changed = variants.with_seed(USER_GUIDED_REWRITES, 7)
     assert {config.seed for config in changed.stages.values()} == {7}
     assert changed.evaluate.reward.seed == 7
 
 
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(InputError, match="seed"):
-        recipes.with_seed(USER_GUIDED_REWRITES, -1)
+        variants.with_seed(USER_GUIDED_REWRITES, -1)
+
+
+def test_prompts_of_a_round_are_those_after_the_last_rounds() -> None:
+    online = variants.with_rounds(USER_BASED_REWARDS, 3, None)
+    rounds = [online.config_in("sample", number) for number in (1, 2, 3)]
+    assert rounds == [replace(online.sample, round=number) for number in (1, 2, 3)]  # type: ignore[type-var]
+    assert online.config_in("dpo", 3) == online.dpo
+
+
+@pytest.mark.parametrize(
+    ("every", "references"),
+    [(None, [None] * 6), (1, [None, 1, 2, 3, 4, 5]), (2, [None, None, 2, 2, 4, 4]), (5, [None] * 5 + [5])],
+)
+def test_reference_follows_the_policy_after_so_many_rounds(every: int | None, references: list[int | None]) -> None:
+    online = variants.with_rounds(USER_BASED_REWARDS, 6, every)
+    assert [online.reference_in(number) for number in range(1, 7)] == references
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rounds", "every", "told"),
+    [
+        (USER_BASED_REWARDS, 0, None, "rounds=0: give a number from 1 to 64"),
+        (USER_BASED_REWARDS, 65, None, "rounds=65: give"),
+        (USER_GUIDED_REWRITES, 2, None, "rounds=2: user-guided-rewrites samples no answers"),
+        (USER_BASED_REWARDS, None, 1, "reference_every=1: of 1 rounds, the reference"),
+        (USER_BASED_REWARDS, 3, 3, "reference_every=3: of 3 rounds, .* after every 1 to 2"),
+        (USER_BASED_REWARDS, 3, 0, "reference_every=0"),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(recipe: Recipe, rounds: int | None, every: int | None, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        variants.with_rounds(recipe, rounds, every)
+
+
+def test_listing_tells_what_is_repeated() -> None:
+    told = io.StringIO()
+    Console(file=told, width=400).print(listing.recipes_table([USER_BASED_REWARDS_ONLINE]))
+    assert "ingest, classify, persona, 2 times (sample, reward, rip, dpo), evaluate, analyze" in told.getvalue()
 
 
 def test_differences_are_what_the_paper_does_not_say() -> None:
-    found = recipes.differences(NO_FILTER)
-    assert found["rip.thresholds"] == "off"
+    found = variants.differences(NO_FILTER)
+    assert found["rip.rewrite.thresholds"] == "off"
     assert found["classify.engine.model.max_prompt_tokens"] == 640
     assert "dpo.beta" not in found
 
@@ -117,5 +170,5 @@ def test_differences_are_what_the_paper_does_not_say() -> None:
 def test_listing_leaves_shared_settings_to_the_text_below() -> None:
     shared = listing.shared_settings(RECIPES)
     assert shared["dpo.learning_rate"] == USER_GUIDED_REWRITES.dpo.learning_rate
-    assert "rip.thresholds" not in shared
+    assert "rip.rewrite.thresholds" not in shared
     assert f"dpo.learning_rate={USER_GUIDED_REWRITES.dpo.learning_rate}" in listing.shared_text(RECIPES)

@@ -1,0 +1,66 @@
+"""Writes down how a run went; of a recurring run that succeeded, what it has read is seen then.
+
+KFP runs this last, however the run went, and gives it the final status as JSON. A status that cannot be read is written
+down as unknown, with its text, and moves no watermark.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rlhi import watermark
+from rlhi.config import from_text, parse
+from rlhi.engine.s3.bucket import Bucket
+from rlhi.errors import InputError
+from rlhi.outcome.config import OutcomeConfig
+
+PATIENCE = 120.0  # seconds
+SUCCEEDED = ("SUCCEEDED", "COMPLETE")  # what KFP, and the store behind it, call it
+
+
+def main(argv: Sequence[str]) -> int:
+    """``rlhi outcome``: 0 when it is written down, whatever the outcome.
+
+    Raises:
+        InputError: a config that cannot be, or nowhere to write.
+    """
+    flags = parser().parse_args(argv)
+    given = from_text(flags.config)
+    if not isinstance(given, dict):
+        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    config = parse(OutcomeConfig, given, "outcome")
+    described = describe(flags.status, config.recipe)
+    name = f"{described['run'] or described['ended_at']}.json"
+    Bucket(config.place).put(name, json.dumps(described, indent=2).encode(), PATIENCE)
+    sys.stderr.write(f"outcome: {described['state']}, written to {config.place}/{name}\n")
+    if place := os.environ.get(watermark.VARIABLE):
+        moved = watermark.advance(place, succeeded=described["state"] in SUCCEEDED)
+        sys.stderr.write(f"outcome: the watermark {'has moved' if moved else 'stays'}\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of ``rlhi outcome``."""
+    made = argparse.ArgumentParser(
+        prog="rlhi outcome", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--status", metavar="JSON", default="", help="The final status, as KFP gives it.")
+    made.add_argument("--config", metavar="JSON", required=True, help="Where to write, as one JSON object.")
+    return made
+
+
+def describe(status: str, recipe: str) -> dict[str, Any]:
+    """What is written down of a run."""
+    read = from_text(status)
+    known = isinstance(read, dict) and isinstance(read.get("state"), str)
+    return {
+        "run": os.environ.get("RLHI_RUN_ID", ""),
+        "recipe": recipe,
+        "state": read["state"] if known else "unknown",
+        "error": read.get("error") if known else status,
+        "ended_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,53 @@
+"""Settings of several stages that cannot be meant together: refused before the first stage runs."""
+
+from pipelines.recipes import Recipe
+from rlhi.config import EngineConfig, ModelConfig
+from rlhi.engine import NOT_SERVED
+from rlhi.errors import InputError
+from rlhi.records import AnswerSource
+from rlhi.rip import rules
+
+SCALES = {"persona-likelihood": "nats per token"}  # of rewards, where the kind of reward model says it already
+
+
+def check(recipe: Recipe) -> None:
+    """Refuses a recipe whose stages contradict themselves or each other.
+
+    Raises:
+        InputError: in one line, with the settings to change.
+    """
+    for config in recipe.stages.values():
+        config.check()
+    rip = recipe.rip
+    source: AnswerSource = "sample" if recipe.rewrite is None else "rewrite"
+    rules.check({source}, SCALES.get(recipe.reward.kind, rip.scale), rip)
+    _check_prompts(recipe, source)
+    if recipe.sample is not None and recipe.sample.keep_cut and not rip.keep_cut:
+        raise InputError("sample.keep_cut=true: rip leaves out the answers so kept; set rip.keep_cut=true too")
+    if recipe.sample is not None and rip.check_follow_ups:
+        raise InputError(f"rip.check_follow_ups=true: {recipe.name} learns from no follow-ups; leave it out")
+    if recipe.sample is not None and recipe.rounds > 1:
+        _check_policy(recipe.sample.engine, recipe.dpo.model)
+
+
+def _check_policy(answering: EngineConfig, trained: ModelConfig) -> None:
+    """In rounds, who answers is the model that is trained."""
+    if answering.kind == "openai":
+        raise InputError(f"sample.{NOT_SERVED}, or --rounds 1")
+    for name in ("id", "revision", "persona_role"):
+        ours, theirs = getattr(answering.model, name), getattr(trained, name)
+        if ours != theirs:
+            raise InputError(
+                f"sample.engine.model.{name}={ours!r} is not dpo.model.{name}={theirs!r}: from the second round on, the"
+                " model that is trained answers; make them equal"
+            )
+
+
+def _check_prompts(recipe: Recipe, source: AnswerSource) -> None:
+    answering = recipe.sample if recipe.rewrite is None else recipe.rewrite
+    most, least = None if answering is None else answering.max_prompts, recipe.rip.min_pairs
+    if most is not None and least > most:
+        raise InputError(
+            f"rip.min_pairs={least} is above {source}.max_prompts={most}, each of which makes one pair at most; make "
+            "it smaller"
+        )

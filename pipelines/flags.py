@@ -1,0 +1,63 @@
+"""The part of the command line that names a recipe and what is changed in it."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from pipelines import contradictions, recipes, variants
+from pipelines.recipes import Recipe
+from rlhi.errors import InputError
+
+SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
+
+REFERENCE_HELP = (
+    "After how many rounds the reference of dpo becomes the policy of then, again and again; without it, the reference"
+    " stays the base model."
+)
+SHARDS_HELP = (
+    "Split each stage that asks a model, or the one named, by user into N tasks (1 to 64) that run before it, side by"
+    " side on a cluster; the output is the same. Give it again for more. [1]"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises it."""
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def add_recipe(command: argparse.ArgumentParser) -> None:
+    """The flags that name a recipe."""
+    command.add_argument("recipe", metavar="RECIPE", help="A name that 'python -m pipelines list' shows.")
+    command.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=SETTINGS_HELP)
+    command.add_argument("--model", metavar="ID", help="Model instead of the default: Hugging Face id or folder.")
+    command.add_argument("--seed", metavar="N", type=int, help="Seed of every stage.")
+    command.add_argument(
+        "--rounds", metavar="N", type=int, help="Rounds of sample, reward, rip and dpo: more than 1 is online training."
+    )
+    command.add_argument("--reference-every", metavar="N", type=int, help=REFERENCE_HELP)
+    command.add_argument("--shards", metavar="[STAGE=]N", action="append", default=[], help=SHARDS_HELP)
+
+
+def recipe_of(given: argparse.Namespace) -> Recipe:
+    """The recipe that is named, with what is changed.
+
+    Raises:
+        InputError: there is none of that name, or what is changed cannot be.
+    """
+    recipe = recipes.find(given.recipe)
+    if given.model is not None:
+        recipe = variants.with_model(recipe, model_of(given.model))
+    if given.seed is not None:
+        recipe = variants.with_seed(recipe, given.seed)
+    recipe = variants.with_rounds(recipe, given.rounds, given.reference_every)
+    recipe = variants.with_shards(variants.with_settings(recipe, given.set), given.shards)
+    contradictions.check(recipe)
+    return recipe
+
+
+def model_of(name: str) -> str:
+    """``name`` as the stages find it: a local folder by its absolute path."""
+    return str(Path(name).absolute()) if name and Path(name).is_dir() else name

@@ -1,0 +1,31 @@
+"""A training on several nodes: their pods are a `TrainJob`'s, not KFP's, so the profile's `training` goes to that."""
+
+from dataclasses import replace
+
+from pipelines.profiles import Profile
+from pipelines.recipes import Recipe
+from rlhi.dpo.trainjob.config import Toleration, TrainJobConfig
+
+
+def placed(recipe: Recipe, profile: Profile | None) -> Recipe:
+    """``recipe`` with what the profile asks for each node, unless ``dpo.trainjob`` is set by hand."""
+    if profile is None or recipe.dpo.nodes == 1 or recipe.dpo.trainjob != TrainJobConfig():
+        return recipe
+    return replace(recipe, dpo=replace(recipe.dpo, trainjob=_trainjob(profile)))
+
+
+def _trainjob(profile: Profile) -> TrainJobConfig:
+    asked = profile.training
+    amounts = {"cpu": asked.cpu, "memory": asked.memory, **asked.accelerators}
+    return TrainJobConfig(
+        resources={name: amount for name, amount in amounts.items() if amount},
+        secrets={
+            variable: f"{secret.name}/{key}"
+            for secret in (*profile.secrets, *asked.secrets)
+            for variable, key in secret.env.items()
+        },
+        service_account=profile.service_account,
+        node_selector=dict(asked.node_selector),
+        tolerations=tuple(Toleration(key=t.key, value=t.value, effect=t.effect) for t in asked.tolerations),
+        queue=asked.queue,
+    )

@@ -1,0 +1,136 @@
+"""Recipes with something changed: settings, the model, the seed, shards, rounds; and what is changed in a recipe."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from pipelines.recipes import DEFAULT_MODEL, Recipe, config_of
+from rlhi.benchmark.stage import BenchmarkConfig
+from rlhi.config import EngineConfig, ModelConfig, StageConfig, as_dict, override
+from rlhi.engine.sharded import MOST
+from rlhi.errors import InputError
+from rlhi.reconstruct.stage import ReconstructConfig
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """``recipe`` with each ``stage.field=value`` set, in order; values are JSON or else plain strings.
+
+    Sampling follow-ups, and not only first requests, needs earlier answers that are the policy's own: such a recipe
+    gains the stage reconstruct (3.1). A setting of benchmark, which no recipe runs by itself, adds that stage: the
+    model that was trained is asked what ``--benchmarks`` names (3.4).
+
+    Raises:
+        InputError: an unknown stage or field, a stage that the recipe does not run, or a value out of range.
+    """
+    for setting in settings:
+        path, separator, value = setting.partition("=")
+        stage, dot, field = path.strip().partition(".")
+        if not separator or not dot:
+            raise InputError(f"{setting}: not a setting; write stage.field=value, for instance dpo.epochs=1")
+        if stage == "benchmark" and recipe.benchmark is None:
+            engine = EngineConfig(model=recipe.dpo.model)
+            recipe = replace(recipe, benchmark=BenchmarkConfig(engine=engine, seed=recipe.dpo.seed))
+        config = config_of(recipe, stage)
+        recipe = _with_reconstruct(_with_stages(recipe, {stage: override(config, field, value.strip(), stage)}))
+    return recipe
+
+
+def with_model(recipe: Recipe, model: str) -> Recipe:
+    """``recipe`` with ``model`` wherever the default model is: policy, judge and reward model alike."""
+    if not model:
+        raise InputError("the model is empty; give a Hugging Face id or a local folder")
+
+    def swapped(found: ModelConfig) -> ModelConfig:
+        return replace(found, id=model) if found.id == DEFAULT_MODEL else found
+
+    return _with_stages(recipe, {stage: _each(config, ModelConfig, swapped) for stage, config in recipe.stages.items()})
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """``recipe`` with ``seed`` in every stage.
+
+    Raises:
+        InputError: the seed is negative.
+    """
+    if seed < 0:
+        raise InputError(f"seed: {seed} is negative; give 0 or more")
+
+    def seeded(found: StageConfig) -> StageConfig:
+        return replace(found, seed=seed)
+
+    return _with_stages(recipe, {stage: _each(config, StageConfig, seeded) for stage, config in recipe.stages.items()})
+
+
+def with_shards(recipe: Recipe, given: Iterable[str]) -> Recipe:
+    """``recipe`` with its stages in shards: ``8`` of each stage that asks a model, ``sample=16`` of one; in order.
+
+    Raises:
+        InputError: not a number from 1 to 64, or a stage that the recipe does not run or that asks no model.
+    """
+    shards = dict(recipe.shards)
+    for setting in given:
+        read = re.fullmatch(r"(?:(\w+)=)?([0-9]{1,4})", setting)
+        if read is None:
+            raise InputError(f"--shards {setting}: give a number from 1 to {MOST}, or STAGE=N, for instance sample=16")
+        asking = [name for name, config in recipe.stages.items() if config.asks_models]
+        shards |= dict.fromkeys([read[1]] if read[1] else asking, int(read[2]))
+    return replace(recipe, shards=shards)
+
+
+def with_rounds(recipe: Recipe, rounds: int | None, reference_every: int | None) -> Recipe:
+    """``recipe`` with so many rounds of online training, and its reference following after so many; None leaves it.
+
+    Raises:
+        InputError: a number of rounds that cannot be, or a recipe that cannot repeat its stages.
+    """
+    every = recipe.reference_every if reference_every is None else reference_every
+    return replace(recipe, rounds=recipe.rounds if rounds is None else rounds, reference_every=every)
+
+
+def differences(recipe: Recipe) -> dict[str, Any]:
+    """The settings, as ``stage.field``, whose value is not the paper's default."""
+    return {
+        path: value
+        for stage, config in recipe.stages.items()
+        for path, value in changed(config, type(config)(), f"{stage}.").items()
+    }
+
+
+def changed(config: object, usual: object, prefix: str) -> dict[str, Any]:
+    """The leaves of ``config`` that are not those of ``usual``, by dotted path behind ``prefix``."""
+    return dict(_changed(as_dict(config), as_dict(usual), prefix))
+
+
+def _with_reconstruct(recipe: Recipe) -> Recipe:
+    if recipe.sample is None or recipe.reconstruct is not None or set(recipe.sample.labels) <= {"initial"}:
+        return recipe
+    return replace(recipe, reconstruct=ReconstructConfig(engine=recipe.sample.engine, sampling=recipe.sample.sampling))
+
+
+def _with_stages(recipe: Recipe, configs: Mapping[str, StageConfig]) -> Recipe:
+    values: dict[str, Any] = dict(configs)
+    return replace(recipe, **values)
+
+
+C = TypeVar("C")
+P = TypeVar("P")
+
+
+def _each(config: C, kind: type[P], change: Callable[[P], P]) -> C:
+    """``config`` with every part of ``kind``, itself included, changed."""
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    inner = {name: _each(part, kind, change) for name, part in parts.items() if dataclasses.is_dataclass(part)}
+    found: Any = replace(config, **inner)  # type: ignore[type-var]
+    if isinstance(found, kind):
+        found = change(found)
+    return cast(C, found)
+
+
+def _changed(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and isinstance(usual.get(name), dict):
+            yield from _changed(value, usual[name], f"{prefix}{name}.")
+        elif value != usual.get(name):
+            yield prefix + name, value
