@@ -1,74 +1,72 @@
-"""How fast a repeated run gets its replies out of the store.
+"""How fast the engines are: a server's client, the store of replies, and vLLM's prefix cache, all in one run.
 
-    python benchmarks/engines.py
+    python benchmarks/engines.py                   some five minutes
+    python benchmarks/engines.py --without vllm    where `make install-vllm` has not been run
 
-Two processes ask the scripted engine for the same 20,000 replies: the first fills the store, the second should send
-nothing. Prints what each took, and as its last line one JSON object.
+Runs its three parts one after the other, each of which is a program of its own that says what it measures, and prints
+their lines as they come. The last line is one JSON object:
+
+    client_rps, aiohttp_rps, openai_rps     requests/s of our client, bare aiohttp, the openai package (engines_http.py)
+    replayed_per_s, requests_on_replay      a repeated run out of the store, and what it still sends (engines_replay.py)
+    prefix_cached_share, prefix_speedup     a shared prompt that is warmed, on vLLM's CPU backend (engines_vllm.py)
 """
 
+import argparse
 import json
-import multiprocessing
-import os
+import subprocess
 import sys
-import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from rlhi.config import SamplingConfig
-from rlhi.engine import Request, generate, tally, with_store
-from rlhi.engine.scripted import ScriptedEngine
-from rlhi.records import Message
-
-REPLIES = 20_000
-SAMPLES = 1  # per request; with more, a request is digested once for all of them
-CONTEXT = "What the user said before, at the length of a usual message. " * 20
-ANSWER = "An answer of some length, as a small model gives it. " * 20
+HERE = Path(__file__).parent
+VLLM = HERE.parent / ".venv-vllm" / "bin" / "python"  # its torch is another one, so it has an environment of its own
+KEYS = {
+    "http": ("client_rps", "aiohttp_rps", "openai_rps"),
+    "replay": ("replayed_per_s", "requests_on_replay"),
+    "vllm": ("prefix_cached_share", "prefix_speedup"),
+}
 
 
 def main() -> None:
-    """Runs every part, prints a line each and at last one JSON object."""
-    with tempfile.TemporaryDirectory(prefix="rlhi-benchmark-") as folder:
-        found = replay(Path(folder) / "replies.sqlite")
+    """Runs every part that is not left out; the figures of one that is are null."""
+    given = _parser().parse_args()
+    if "vllm" not in given.without and not VLLM.exists():
+        sys.exit(f"{VLLM}: not there; make install-vllm, or leave this part out: --without vllm")
+    flags = {
+        "http": ["--requests", str(given.requests), "--rounds", str(given.rounds)],
+        "replay": ["--replies", str(given.requests)],
+        "vllm": [],
+    }
+    found: dict[str, Any] = {}
+    for part, keys in KEYS.items():
+        figures = {} if part in given.without else run(part, flags[part])
+        found |= {key: figures.get(key) for key in keys}
     sys.stdout.write(json.dumps(found) + "\n")
 
 
-def replay(store: Path) -> dict[str, float]:
-    """Replies per second of a run that everything is stored for, and how many requests it sends all the same."""
-    first, _ = in_process(store)
-    again, asked = in_process(store)
-    sys.stdout.write(f"first run: {REPLIES / first:,.0f} replies/s stored; again: {REPLIES / again:,.0f} replies/s\n")
-    return {
-        "stored_per_s": round(REPLIES / first),
-        "replayed_per_s": round(REPLIES / again),
-        "requests_on_replay": asked,
-    }
+def run(part: str, flags: list[str]) -> dict[str, Any]:
+    """The figures in the last line of one part; the lines before it are passed on."""
+    argv = [str(VLLM if part == "vllm" else sys.executable), str(HERE / f"engines_{part}.py"), *flags]
+    last = "{}"
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("{"):
+                last = line
+            else:
+                sys.stdout.write(line)
+                sys.stdout.flush()
+    if process.returncode:
+        sys.exit(f"engines_{part}.py: ended with {process.returncode}; see above")
+    figures: dict[str, Any] = json.loads(last)
+    return figures
 
 
-def in_process(store: Path) -> tuple[float, int]:
-    """A run in a process of its own: seconds of asking, and requests that reached the engine."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run, str(store)).result()
-
-
-def run(store: str) -> tuple[float, int]:
-    os.environ["RLHI_REPLIES"] = store
-    requests = [
-        Request(f"r{i}", (Message("user", f"{CONTEXT}{i}"),), f"- likes the number {i % 100}")
-        for i in range(REPLIES // SAMPLES)
-    ]
-    started = time.perf_counter()
-    found = generate(
-        with_store(ScriptedEngine(lambda request, number: f"{ANSWER}{request.key} {number}")),
-        requests,
-        SamplingConfig(),
-        SAMPLES,
-        0,
-    )
-    seconds = time.perf_counter() - started
-    if [reply.text for reply in found[-1]] != [f"{ANSWER}{requests[-1].key} {number}" for number in range(SAMPLES)]:
-        raise RuntimeError("a reply came back changed")
-    return seconds, int(tally.count("asked"))
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--requests", type=int, default=20_000, help="sent in a round, and replies replayed [20000]")
+    made.add_argument("--rounds", type=int, default=3, help="how often each client runs; the median counts [3]")
+    made.add_argument("--without", choices=KEYS, action="append", default=[], help="leaves a part out")
+    return made
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from rlhi.config import ModelConfig, SamplingConfig, ServerConfig
 from rlhi.engine import Request
 from rlhi.engine.http import wire
 from rlhi.engine.http.engine import HttpEngine
+from rlhi.engine.seeds import seed_of
 from rlhi.records import Message
 
 AT_ONCE = 256
@@ -133,7 +134,7 @@ def rate(way: Callable[[str, int], int], url: str, count: int) -> dict[str, floa
 def _bodies(count: int) -> Iterator[dict[str, Any]]:
     for i in range(count):
         message = {"role": "user", "content": TEXT}
-        fields = {**wire.sampling_fields(SAMPLING), "seed": wire.seed_of(0, str(i), 0)}
+        fields = {**wire.sampling_fields(SAMPLING), "seed": seed_of(0, str(i), 0)}
         yield {"model": "judge", "messages": [message], **fields}
 
 
