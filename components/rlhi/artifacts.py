@@ -149,6 +149,8 @@ class Stream:
         """Rows that stay."""
         self._rows.write(rows)
         self.kept += rows.num_rows
+        if "user_id" not in rows.schema.names:  # nobody's: what a benchmark asks
+            return
         for found in rows["user_id"].value_counts().to_pylist():
             self.users[found["values"]] += found["counts"]
 
@@ -172,9 +174,7 @@ class Stream:
         """Ends the files and lists the users."""
         self._rows.close()
         self._dropped.close()
-        listed = sorted(self.users.items())
-        columns = {"user_id": [user for user, _ in listed], "rows": [rows for _, rows in listed]}
-        pq.write_table(pa.Table.from_pydict(columns, schema=USERS_SCHEMA), self._folder / USERS, compression="zstd")
+        list_users(self._folder, self.users)
 
 
 class _Parts:
@@ -216,6 +216,13 @@ class _Parts:
         return pq.ParquetWriter(self._folder / name, self._fields, compression="zstd")
 
 
+def list_users(folder: Path, rows: Mapping[str, int]) -> None:
+    """Writes down how many rows of each user an output holds."""
+    listed = sorted(rows.items())
+    columns = {"user_id": [user for user, _ in listed], "rows": [count for _, count in listed]}
+    pq.write_table(pa.Table.from_pydict(columns, schema=USERS_SCHEMA), folder / USERS, compression="zstd")
+
+
 def user_rows(folder: Path) -> dict[str, int]:
     """How many rows of each user a complete output holds; 0 for users of whom it holds other things.
 
@@ -234,17 +241,31 @@ def link_tree(source: Path, target: Path) -> None:
     """A copy of a complete output, by hard links where the file system can. All or nothing.
 
     Raises:
-        OSError: ``target`` exists.
+        OSError: ``target`` exists, or cannot be written.
     """
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, copy_function=_link_or_copy)
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-    partial.rename(target)
+    try:
+        _link_all(source, partial)
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _link_or_copy(source: str, target: str) -> Any:
+def _link_all(source: Path, target: Path) -> None:
+    """As `shutil.copytree`, which does not tell a full disk from another error."""
+    target.mkdir(parents=True)
+    for found in sorted(source.rglob("*")):  # a folder before what is in it
+        place = target / found.relative_to(source)
+        if found.is_dir():
+            place.mkdir()
+        else:
+            _link_or_copy(found, place)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:

@@ -5,7 +5,13 @@ from collections.abc import Iterable
 from rlhi.config import digest
 
 
-def beyond(keys: Iterable[str], most: int | None, seed: int) -> set[str]:
-    """The keys that are left out when ``most`` are taken; none where ``most`` is null."""
+def beyond(keys: Iterable[str], most: int | None, seed: int, turn: int = 1) -> set[str]:
+    """The keys that are left out when ``most`` are taken; none where ``most`` is null.
+
+    The ``turn``-th time, from 1, the next ones in the order by seed are taken; after the last the first come again.
+    """
     ranked = sorted(set(keys), key=lambda key: digest(f"cap {seed} {key}"))
-    return set() if most is None else set(ranked[most:])
+    if most is None or most >= len(ranked):
+        return set()
+    start = (turn - 1) * most % len(ranked)
+    return set((ranked[start:] + ranked[:start])[most:])

@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 import rlhi
 from rlhi.artifacts import Input, Output
 from rlhi.config import Secret, StageConfig, as_dict, from_text, override, parse, secret_variable
+from rlhi.engine.replies import configured
+from rlhi.engine.sharded import Shard
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 
@@ -34,12 +36,19 @@ STAGES = (
     "rip",
     "dpo",
     "evaluate",
+    "benchmark",
     "analyze",
+)
+AROUND = ("check", "outcome")  # tasks of a cluster before and after the stages; they read and write no rows
+LINT = "lint"
+SHARD = (
+    "Only ask the model what the users of part I of N need, I from 1, and keep the replies in the store of replies"
+    " (RLHI_REPLIES); writes no rows. Run all N, side by side if you like, and then the stage without this flag."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one stage; 0 on success, 2 after one line on bad input."""
+    """Runs one stage, or lints; 0 on success, 1 with findings of lint, 2 after one line on bad input."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not sys.warnoptions:  # what libraries say to developers of libraries
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -50,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_version() if given[:1] == ["--version"] else overview())
         return 0
     try:
+        if given[0] in AROUND:
+            return int(importlib.import_module(f"rlhi.{given[0]}.task").main(given[1:]))
+        if given[0] == LINT:
+            return int(_linter().main(given[1:]))
         if given[0] not in STAGES:
-            raise InputError(f"{given[0]}: no such stage; one of {', '.join(STAGES)}")
+            raise InputError(f"{given[0]}: no such stage; one of {', '.join((*STAGES, LINT))}")
         flags = parser(given[0]).parse_args(given[1:])
         call = bind(given[0], flags)
         described = execute(call, flags.executor_input)
@@ -60,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    reasons = ", ".join(f"{reason} {n}" for reason, n in described.dropped.items())
-    sys.stderr.write(
-        f"{call.stage}: {described.rows_in} in, {described.kept} kept{f' ({reasons})' if reasons else ''}\n"
-    )
+    if described.shard is None:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in described.dropped.items())
+        sys.stderr.write(
+            f"{call.stage}: {described.rows_in} in, {described.kept} kept{f' ({reasons})' if reasons else ''}\n"
+        )
     return 0
 
 
@@ -78,6 +92,8 @@ def overview() -> str:
             "",
             "Each stage reads the folders that earlier stages wrote and writes one of its own, complete or not at all.",
             "'rlhi STAGE --help' explains one; 'python -m pipelines' runs them together.",
+            "On a cluster 'rlhi check' comes before them and 'rlhi outcome' after them.",
+            "'rlhi lint FILE' finds in a compiled pipeline what a cluster does not forgive.",
             "",
         ]
     )
@@ -97,8 +113,9 @@ def parser(stage: str) -> argparse.ArgumentParser:
     settings.add_argument(
         "--config", metavar="JSON", default="{}", help="Fields as one JSON object; flags win over it."
     )
-    for path, field, default in _settings(_config_class(stage)()):
-        settings.add_argument(f"--{path}", metavar="VALUE", help=_describe(field, default))
+    for path, field, default in settings_of(_config_class(stage)()):
+        settings.add_argument(f"--{path}", metavar="VALUE", help=describe(field, default))
+    made.add_argument("--shard", metavar="I/N", help=SHARD if _config_class(stage)().asks_models else argparse.SUPPRESS)
     made.add_argument("--executor-input", metavar="JSON", help="What KFP passes; tells where to report the outputs.")
     return made
 
@@ -107,7 +124,8 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
     """Flags as a call of the stage.
 
     Raises:
-        InputError: an unknown field, a value out of range, an input that is missing or not what the stage reads.
+        InputError: an unknown field, a value out of range, an input that is missing or not what the stage reads, or
+            a shard that is none.
     """
     given = vars(flags)
     inputs, uris, secrets, output = {}, {}, {}, None
@@ -127,7 +145,18 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
     if output is None:
         raise TypeError(f"{stage}.run has no Output parameter")
     config = _config(stage, given)
-    return Call(stage, _module(stage).run, inputs, uris, output[0], output[1], config, secrets)
+    shard = _shard(stage, config, given["shard"])
+    return Call(stage, _module(stage).run, inputs, uris, output[0], output[1], config, secrets, shard)
+
+
+def _shard(stage: str, config: StageConfig, text: str | None) -> Shard | None:
+    if text is None:
+        return None
+    if not config.asks_models:
+        raise InputError(f"--shard: {stage} asks no model, so there is nothing to split; leave it out")
+    if configured() is None:
+        raise InputError(f"--shard {text}: replies have to be kept for the stage to find; set RLHI_REPLIES to a store")
+    return Shard.parse(text)
 
 
 def _config(stage: str, given: dict[str, Any]) -> StageConfig:
@@ -136,9 +165,10 @@ def _config(stage: str, given: dict[str, Any]) -> StageConfig:
         raise InputError(f"--config: expected a JSON object, got {given['config']!r}")
     usual = _config_class(stage)()
     config = parse(_config_class(stage), _merged(as_dict(usual), values), stage)
-    for path, _, _ in _settings(usual):
+    for path, _, _ in settings_of(usual):
         if given[path] is not None:
             config = override(config, path, given[path], stage)
+    config.check()
     return config
 
 
@@ -186,17 +216,18 @@ def _config_class(stage: str) -> type[StageConfig]:
     return found
 
 
-def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
-    """Every leaf field with its dotted path and its value in ``config``."""
+def settings_of(config: Any, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every leaf field of ``config`` with its dotted path and its value: a flag each."""
     for name, field in type(config).__pydantic_fields__.items():
         value = getattr(config, name)
         if is_dataclass(value):
-            yield from _settings(value, f"{prefix}{name}.")
+            yield from settings_of(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field, value
 
 
-def _describe(field: FieldInfo, default: Any) -> str:
+def describe(field: FieldInfo, default: Any) -> str:
+    """The help of one setting's flag."""
     choices = _choices(field.annotation)
     shown = f" One of {', '.join(choices)}." if choices else ""
     return f"{field.description or ''}{shown} [{default}]".replace("%", "%%")
@@ -215,6 +246,11 @@ def _is_union(hint: Any) -> bool:
 
 def _module(stage: str) -> Any:
     return importlib.import_module(f"rlhi.{stage}.stage")
+
+
+def _linter() -> Any:
+    """Imported when asked for: no stage needs what it needs."""
+    return importlib.import_module("rlhi.lint.command")
 
 
 def _summary(stage: str) -> str:

@@ -28,6 +28,14 @@ class StageConfig:
 
     seed: int = Field(default=0, ge=0, description="Seed of every random choice, together with the id of the row.")
 
+    def check(self) -> None:
+        """Refuses settings that contradict each other, with an `InputError`; asked once all of them are given."""
+
+    @property
+    def asks_models(self) -> bool:
+        """Whether the stage asks a language model, through an engine."""
+        return any(isinstance(value, EngineConfig) for value in vars(self).values())
+
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class ModelConfig:
@@ -104,16 +112,35 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
+class VllmConfig:
+    """vLLM in this process, on the GPUs of this machine."""
+
+    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that hold one copy of the model together.")
+    data_parallel: int = Field(default=1, ge=1, description="Copies of the model that answer side by side.")
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1, description="Share of a GPU's memory to use.")
+    max_model_len: int | None = Field(
+        default=None, ge=64, description="Tokens of prompt and answer; null: the model's own, or what the memory holds."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Of weights; 'auto' is bfloat16 on a GPU and float32 on a CPU."
+    )
+    logprobs: bool = Field(default=True, description="Keep the log-probability of each answer.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
 class EngineConfig:
     """Who answers the model calls of a stage."""
 
-    kind: Literal["transformers", "openai", "scripted"] = Field(
-        default="transformers", description="Engine; 'openai' asks a server, 'scripted' is for dry runs."
+    kind: Literal["auto", "vllm", "transformers", "openai", "scripted"] = Field(
+        default="auto",
+        description="Engine; 'auto' is vllm where it and a GPU are, else transformers; 'openai' asks a server, "
+        "'scripted' is for dry runs.",
     )
     model: ModelConfig = Field(default_factory=ModelConfig)
+    vllm: VllmConfig = Field(default_factory=VllmConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
     script: str | None = Field(default=None, description="JSON file with the scripted engine's rules.")
-    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
+    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time (transformers).")
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """Small questions that several stages ask of a conversation."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rlhi.records import Conversation, Message
@@ -29,3 +30,8 @@ def answer_after(conversation: Conversation, index: int) -> str | None:
 def in_time(conversation: Conversation) -> tuple[datetime, str]:
     """The sort key of a user's history: oldest first, those without a time before all others, ties by id."""
     return conversation.timestamp or datetime.min.replace(tzinfo=UTC), conversation.id
+
+
+def transcript(context: Sequence[Message]) -> str:
+    """The conversation as judges read it."""
+    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in context)

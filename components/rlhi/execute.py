@@ -2,10 +2,12 @@
 
 The stages know nothing of this: each is a function of inputs, one output and one config. With ``RLHI_STORE`` set to a
 folder, outputs are kept there by content (stage, code, config and digests of the inputs), so that a run that starts
-again, or another recipe that shares a stage, gets the output without computing it.
+again, or another recipe that shares a stage, gets the output without computing it. An output that lacks replies which
+a server did not give in time (`tally.GIVEN_UP`) is not kept.
 """
 
 import datetime
+import errno
 import inspect
 import json
 import logging
@@ -13,25 +15,33 @@ import os
 import shutil
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhi import manifest, tracking
+from rlhi import live, manifest, shards, tracking, watermark
 from rlhi.artifacts import Input, Output, link_tree
 from rlhi.config import Secret, StageConfig, as_dict, as_json, digest, secret_variable
 from rlhi.engine import tally
+from rlhi.engine.sharded import Shard
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
 from rlhi.sources import content_digest
 
+# what a disk can say of a write: full, a quota, a limit on the size of files, read-only, no right
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 log = logging.getLogger("rlhi")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a stage, with everything it was given. ``uris`` are run-time values such as the source's."""
+    """One call of a stage, with everything it was given. ``uris`` are run-time values such as the source's.
+
+    With a ``shard`` the call makes replies in the store and no rows: see `rlhi.shards`.
+    """
 
     stage: str
     run: Callable[..., None]
@@ -41,32 +51,60 @@ class Call:
     output: Output[Any]
     config: StageConfig
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    shard: Shard | None = None
+
+    @property
+    def part(self) -> str | None:
+        """The shard, as it is written down."""
+        return None if self.shard is None else str(self.shard)
 
 
 def execute(call: Call, executor_input: str | None = None) -> Manifest:
     """Makes the output of one call, or finds it done.
 
     Raises:
-        InputError: bad input, or another output in the place of this one.
+        InputError: bad input, another output in the place of this one, or no room or no right to write it.
     """
+    with _explained(call.output.path):
+        return _execute(call, executor_input)
+
+
+def _execute(call: Call, executor_input: str | None) -> Manifest:
     digests = {name: item.manifest.digest for name, item in call.inputs.items()}
     digests |= {name: content_digest(uri) for name, uri in call.uris.items() if uri}
+    digests |= watermark.digests() if "source" in call.uris else {}
     digests |= {secret_variable(name): digest(f"{name} {value}") for name, value in call.secrets.items() if value}
-    key = digest(json.dumps([call.stage, manifest.code_version(), as_json(call.config), digests]))
+    key = digest(json.dumps([call.stage, manifest.code_version(), as_json(call.config), digests, call.part]))
     reused = _reuse(call, key)
-    if not reused:
-        _make(call, digests)
-        _keep(call, key)
-    described = manifest.load(call.output.path)
-    _write_executor_output(executor_input, call, described)
-    tracking.log_stage(described, call.output.path, reused=reused)
+    with live.reported(manifest.titled(call.stage, call.part)) as report:
+        if not reused:
+            _make(call, digests)
+            _keep(call, key)
+        described = manifest.load(call.output.path)
+        _write_executor_output(executor_input, call, described)
+        tracking.log_stage(described, call.output.path, reused=reused, run_id=report.stop())
     return described
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns what a disk says into one line. Of the output nothing is left then."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise InputError(
+            f"{error.filename or path}: cannot be written ({os.strerror(error.errno)}); make room or give the right to"
+            " write, or choose another folder, and start again"
+        ) from None
 
 
 def _reuse(call: Call, key: str) -> bool:
     path = call.output.path
     if (path / manifest.NAME).exists():
         if _key_of(path, call.stage) == key:
+            _tell_given_up(manifest.load(path), f"{path}: remove it and start again to ask for them")
             return True
         raise InputError(f"{path}: holds another output; remove it or choose another folder")
     if path.exists() and any(path.iterdir()):
@@ -76,14 +114,14 @@ def _reuse(call: Call, key: str) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     link_tree(stored, path)
-    log.info("%s: reused %s", call.stage, stored)
+    log.info("%s: reused %s", manifest.titled(call.stage, call.part), stored)
     return True
 
 
 def _key_of(path: Path, stage: str) -> str:
     made = manifest.load(path)
     config = json.dumps(made.config, sort_keys=True)
-    return digest(json.dumps([stage, made.code_version, config, made.inputs]))
+    return digest(json.dumps([stage, made.code_version, config, made.inputs, made.shard]))
 
 
 def _stored(stage: str, key: str) -> Path | None:
@@ -93,36 +131,63 @@ def _stored(stage: str, key: str) -> Path | None:
 
 def _keep(call: Call, key: str) -> None:
     stored = _stored(call.stage, key)
-    if stored is not None and not stored.exists():
+    if stored is None or stored.exists():
+        return
+    if _tell_given_up(manifest.load(call.output.path), "not kept for other runs, so that the next one asks for them"):
+        return
+    try:
         stored.parent.mkdir(parents=True, exist_ok=True)
         link_tree(call.output.path, stored)
+    except OSError as error:  # the output is complete: hours of work do not end over a copy of it
+        log.warning("%s: not kept for other runs (%s); RLHI_STORE names the folder", stored, error.strerror)
+
+
+def _tell_given_up(described: Manifest, then: str) -> bool:
+    """Whether the output lacks replies that another time may come; says so, and what follows."""
+    given_up = described.metrics.get(tally.GIVEN_UP, 0.0)
+    if given_up:
+        log.warning("%s: replies that were given up: %d; %s", described.title, given_up, then)
+    return bool(given_up)
 
 
 def _make(call: Call, digests: dict[str, str]) -> None:
     started = time.time()
     call.output.path.parent.mkdir(parents=True, exist_ok=True)
+    counted = tally.since()
     with call.output as output:
-        with tally.counted() as counts:
-            call.run(**call.inputs, **call.uris, **call.secrets, **{call.output_name: output}, config=call.config)
-        output.measure(tally.metrics(counts))
-        if told := tally.told(counts):
-            log.info("%s: %s", call.stage, told)
+        try:
+            _run(call)
+        finally:  # a stage that fails has asked, and maybe paid, too
+            if told := tally.told(counted()):
+                log.info("%s: %s", manifest.titled(call.stage, call.part), told)
+        output.measure(tally.metrics(counted()))
         output.commit(_describe(call, digests, time.time() - started))
+
+
+def _run(call: Call) -> None:
+    given = {**call.inputs, **call.uris, **call.secrets, "config": call.config}
+    if call.shard is None:
+        call.run(**given, **{call.output_name: call.output})
+    else:
+        shards.ask(partial(call.run, **given), call.output_name, call.output, call.shard)
 
 
 def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     output = call.output
-    own = FunnelRow(call.stage, output.rows_in, output.kept, output.dropped)
     # an earlier run's output of this very stage is not where these rows come from
     upstream = [item.manifest for item in call.inputs.values() if item.manifest.stage != call.stage]
+    funnel = manifest.merge_funnels([each.funnel for each in upstream])
+    if call.shard is None:
+        name = manifest.in_round(call.stage, funnel)
+        funnel.append(FunnelRow(name, output.rows_in, output.kept, output.dropped))
     return Manifest(
         stage=call.stage,
-        record=output.record.__name__,
+        record=output.record.__name__ if call.shard is None else Shard.__name__,
         digest=manifest.folder_digest(output.partial),
         rows_in=output.rows_in,
         kept=output.kept,
         dropped=output.dropped,
-        funnel=[*manifest.merge_funnels([each.funnel for each in upstream]), own],
+        funnel=funnel,
         config=as_dict(call.config),
         config_hash=digest(as_json(call.config)),
         inputs=digests,
@@ -132,6 +197,7 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
         seconds=round(seconds, 1),
         metrics=output.metrics,
         users=output.users,
+        shard=call.part,
         notes=dict(ChainMap(output.notes, *(each.notes for each in upstream))),
         settings=dict(ChainMap({call.stage: as_dict(call.config)}, *(each.settings for each in upstream))),
         measured=dict(ChainMap({call.stage: output.metrics}, *(each.measured for each in upstream))),
@@ -139,11 +205,15 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
 
 
 def _write_executor_output(executor_input: str | None, call: Call, described: Manifest) -> None:
-    """Tells KFP what the task made: the artifact's URI, and counts and figures as its metadata."""
+    """Tells KFP what the task made: the artifact's URI, and counts and figures as its metadata.
+
+    A further port is a page of the output, in its folder under the port's name: it is shown from there, not copied.
+    """
     if executor_input is None:
         return
     outputs = json.loads(executor_input)["outputs"]
-    artifact = outputs["artifacts"][call.output_name]["artifacts"][0]
+    made = {name: given["artifacts"][0] for name, given in outputs["artifacts"].items()}
+    folder = made.pop(call.output_name)
     metadata: dict[str, Any] = {
         "stage": call.stage,
         "digest": described.digest,
@@ -151,7 +221,9 @@ def _write_executor_output(executor_input: str | None, call: Call, described: Ma
         "kept": described.kept,
     }
     metadata |= {f"dropped.{reason}": n for reason, n in described.dropped.items()} | described.metrics
-    written = {"artifacts": {call.output_name: {"artifacts": [{**artifact, "metadata": metadata}]}}}
+    told = {name: {**page, "uri": f"{folder['uri']}/{name}.html"} for name, page in made.items()}
+    told[call.output_name] = {**folder, "metadata": metadata}
+    written = {"artifacts": {name: {"artifacts": [artifact]} for name, artifact in told.items()}}
     path = Path(outputs["outputFile"])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

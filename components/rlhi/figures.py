@@ -7,7 +7,7 @@ alone. SVG text stays text, in the colour of its surroundings, so that a page ca
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,7 @@ BLUE, ORANGE, VERMILLION = "#0072B2", "#E69F00", "#D55E00"
 INK, FAINT = "#2b2f36", "#9aa0a8"
 WIDTH = 6.6  # inches
 
-_CURVES = (
-    ("loss", (("loss", "loss", BLUE),)),
-    ("reward margin", (("rewards/margins", "margin", BLUE),)),
-    ("accuracy: chosen ranked first", (("rewards/accuracies", "accuracy", BLUE),)),
-    ("log-probability (nats)", (("logps/chosen", "chosen", BLUE), ("logps/rejected", "rejected", VERMILLION))),
-)
+_OPPONENTS = {"log": "the log", "base": "the base model", "champion": "the champion"}
 _METRICS = {"instruction-following": "instr.-following", "reward": "reward model"}
 
 
@@ -90,23 +85,6 @@ def win_rates(rates: Sequence["WinRate"]) -> str:
         return as_svg(figure, "win-rates")
 
 
-def training(history: Sequence[Mapping[str, float]]) -> str:
-    """SVG: loss, reward margin, accuracy and log-probabilities by step; a curve that was not recorded is left out."""
-    panels = [(title, [curve for curve in curves if _points(history, curve[0])]) for title, curves in _CURVES]
-    panels = [(title, curves) for title, curves in panels if curves]
-    if not panels:
-        return message("No training history was recorded.", "svg").decode()
-    columns = min(2, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    with drawing(2.1 * lines) as figure:
-        places = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for axes, (title, curves) in zip(places, panels, strict=False):
-            _curve_panel(axes, title, [(label, colour, _points(history, key)) for key, label, colour in curves])
-        for axes in places[len(panels) :]:
-            axes.axis("off")
-        return as_svg(figure, "training")
-
-
 def _scatter(axes: Any, pairs: Sequence[Pair]) -> None:
     chosen, rejected = [pair.chosen_reward for pair in pairs], [pair.rejected_reward for pair in pairs]
     low, high = min(*chosen, *rejected), max(*chosen, *rejected)
@@ -125,46 +103,26 @@ def _top_reasons(row: FunnelRow) -> str:
 
 
 def _group(rate: "WinRate") -> tuple[bool, str, str]:
-    return rate.opponent != "log", f"against the {'log' if rate.opponent == 'log' else 'base model'}", rate.mode
+    return rate.opponent != "log", f"against {_OPPONENTS[rate.opponent]}", rate.mode
 
 
 def _rate_line(axes: Any, rate: "WinRate", place: float) -> None:
     axes.text(-1.5, place, _METRICS.get(rate.metric, rate.metric), ha="right", va="center")
     if rate.rate is None:
-        axes.text(101.5, place, "not measured", ha="left", va="center", alpha=0.7)
+        axes.text(103, place, "not measured", ha="left", va="center", alpha=0.7)
         return
     colour = ORANGE if rate.metric == "reward" else BLUE
     known = rate.low is not None and rate.high is not None
     if rate.low is not None and rate.high is not None:
         axes.plot((100 * rate.low, 100 * rate.high), (place, place), color=colour, linewidth=2, solid_capstyle="butt")
-    axes.plot(100 * rate.rate, place, marker="o" if known else "D", markersize=5.5, color=colour)
-    axes.text(101.5, place, _rate_text(rate.rate, rate.low, rate.high), ha="left", va="center")
+    axes.plot(100 * rate.rate, place, marker="o" if known else "D", markersize=5.5, color=colour, clip_on=False)
+    axes.text(103, place, _rate_text(rate.rate, rate.low, rate.high), ha="left", va="center")
 
 
 def _rate_text(rate: float, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"{100 * rate:.1f}  no interval"
     return f"{100 * rate:.1f}  [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
-    found = [(row["step"], row[key]) for row in history if key in row and "step" in row]
-    return [(step, value) for step, value in found if math.isfinite(value)]
-
-
-def _curve_panel(axes: Any, title: str, curves: Sequence[tuple[str, str, list[tuple[float, float]]]]) -> None:
-    for place, (label, colour, points) in enumerate(curves):
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, color=colour, linewidth=1.5, marker="o" if len(points) < 12 else None, markersize=3)
-        if len(curves) > 1:
-            axes.text(0.76 + 0.24 * place, 1.04, label, color=colour, transform=axes.transAxes, ha="right", fontsize=8)
-    if title.startswith("accuracy"):
-        axes.set_ylim(-0.03, 1.03)
-        axes.axhline(0.5, color=FAINT, linewidth=1, zorder=0)
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.margins(y=0.2)
 
 
 @contextmanager

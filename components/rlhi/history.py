@@ -35,10 +35,11 @@ def fitting(
     message is counted once, with the line breaks before it; the few tokens that sums can be off by are settled at the
     end.
     """
-    left = limit - engine.count_tokens(ask([]))
+    nothing = ask([])
+    left = limit - engine.count_tokens(nothing)
     taken: list[Utterance] = []
     for one in said:
-        tokens = _tokens(f"\n\n{one.text}", engine) - _tokens("", engine)
+        tokens = _tokens(f"\n\n{one.text}", nothing, engine) - _tokens("", nothing, engine)
         if tokens <= left:
             taken.append(one)
             left -= tokens
@@ -55,5 +56,5 @@ def as_spoken(said: Sequence[Utterance]) -> list[Utterance]:
     return sorted(said, key=lambda one: (places[one.conversation_id], one.index))
 
 
-def _tokens(text: str, engine: Engine) -> int:
-    return engine.count_tokens(Request("", (Message("user", text),)))
+def _tokens(text: str, of: Request, engine: Engine) -> int:
+    return engine.count_tokens(Request("", (Message("user", text),), user_id=of.user_id))

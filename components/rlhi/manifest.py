@@ -16,6 +16,7 @@ from rlhi.errors import InputError
 from rlhi.records import SCHEMA_VERSION, Dropped
 
 NAME = "manifest.json"
+APART = (NAME, "timings.json", "report.html")  # what two equal runs differ in: also what a report says of its cost
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class Manifest:
     """Counts, lineage and figures of one stage's output.
 
     ``funnel`` holds the rows of every stage upstream and, last, the stage's own, so that any output can tell where the
-    data went; ``notes``, ``settings`` (stage to config) and ``measured`` (stage to metrics) are inherited in the same
-    way. ``users`` counts the users that ``users.parquet`` beside the rows lists. ``inputs`` are content digests;
-    ``created_at``, ``seconds`` and the metrics under ``replies/`` (what came out of the store of replies) are all that
-    two equal runs differ in.
+    data went; a stage's later rounds are rows of their own (`in_round`). ``notes``, ``settings`` (stage to config) and
+    ``measured`` (stage to metrics) are inherited in the same way, the last round's over those before. ``users`` counts
+    the users that ``users.parquet`` beside the rows lists. ``inputs`` are content digests; ``created_at``, ``seconds``
+    and the metrics of `rlhi.engine.tally` (what models were asked, and how fast they were) are all that two equal runs
+    differ in. ``shard`` is set where no rows were made: see `rlhi.shards`.
     """
 
     stage: str
@@ -58,7 +60,13 @@ class Manifest:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
     users: int = 0
+    shard: str | None = None
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def title(self) -> str:
+        """What made this, as a person calls it."""
+        return titled(self.stage, self.shard)
 
     @property
     def data(self) -> dict[str, str]:
@@ -68,6 +76,11 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes the manifest into a folder that is otherwise complete."""
         (folder / NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def titled(stage: str, shard: str | None) -> str:
+    """The stage's name, or that of its shard: ``classify shard 3 of 8``."""
+    return stage if shard is None else f"{stage} shard {shard.replace('/', ' of ')}"
 
 
 def load(folder: Path) -> Manifest:
@@ -103,11 +116,17 @@ def merge_funnels(funnels: Sequence[Sequence[FunnelRow]]) -> list[FunnelRow]:
     return list(rows.values())
 
 
+def in_round(stage: str, upstream: Sequence[FunnelRow]) -> str:
+    """The stage's name in a funnel: its own, or ``sample-2`` where it ran upstream, in an earlier round, as well."""
+    before = sum(row.stage.partition("-")[0] == stage for row in upstream)
+    return f"{stage}-{before + 1}" if before else stage
+
+
 def folder_digest(folder: Path) -> str:
-    """sha256 over names and contents of all files but the manifest."""
+    """sha256 over names and contents of all files but those `APART`."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != NAME:
+        if path.is_file() and path.name not in APART:
             total.update(str(path.relative_to(folder)).encode() + b"\0")
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())

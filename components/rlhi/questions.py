@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from rlhi.artifacts import Output
 from rlhi.config import SamplingConfig
-from rlhi.engine import Engine, Request, generate
+from rlhi.engine import Engine, Request, Scores, choose, generate
+from rlhi.records import Missing
 
 Method = Literal["choose", "generate"]
 YES_NO = ("Yes", "No")
@@ -23,11 +24,15 @@ MARKS = r"[ \t\"'“”‘’«»*_`\[\]]*"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a model said to the question ``key``: one of the names or null, and its own words if it wrote any."""
+    """What a model said to the question ``key``: one of the names or null, and its own words if it wrote any.
+
+    ``missing`` says why it gave no answer at all; null where it gave one, or was not asked.
+    """
 
     key: str
     name: str | None
     text: str
+    missing: Missing | None = None
 
 
 def ask(
@@ -41,12 +46,12 @@ def ask(
     if method == "generate":
         replies = generate(engine, requests, WRITTEN, 1, 0)
         return [
-            Said(request.key, named(reply.text, names), reply.text)
+            Said(request.key, named(reply.text, names), reply.text, reply.missing)
             for request, (reply,) in zip(requests, replies, strict=True)
         ]
-    scores = engine.choose(requests, bracketed(names))
+    scores = choose(engine, requests, bracketed(names))
     usual = prior or [0.0] * len(names)
-    return [Said(request.key, best(names, own, usual), "") for request, own in zip(requests, scores, strict=True)]
+    return [_chosen(request.key, names, own, usual) for request, own in zip(requests, scores, strict=True)]
 
 
 def bracketed(names: Iterable[str]) -> list[str]:
@@ -83,6 +88,12 @@ def keep_unread(output: Output[Any], said: Iterable[Said]) -> None:
     if unread:
         lines = (json.dumps(row, ensure_ascii=False) for row in unread)
         output.file(UNREAD).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _chosen(key: str, names: Sequence[str], scores: Scores, prior: Sequence[float]) -> Said:
+    if isinstance(scores, str):
+        return Said(key, None, "", scores)
+    return Said(key, best(names, scores, prior), "")
 
 
 def _found(pattern: str, text: str, names: Sequence[str]) -> list[str]:

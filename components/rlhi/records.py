@@ -14,22 +14,29 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Role = Literal["system", "user", "assistant"]
 Label = Literal["initial", "new", "re-attempt with feedback", "re-attempt without feedback", "positive feedback"]
 Split = Literal["train", "reference", "held-out"]
 AnswerSource = Literal["original", "rewrite", "sample"]
 FinishReason = Literal["stop", "length"]
+Missing = Literal["filtered", "unanswered"]  # why a model gave no answer
 Axis = Literal["personalization", "instruction-following", "usereval"]
-Mode = Literal["context-only", "persona-guided"]
-Opponent = Literal["log", "base"]
+Mode = Literal["context-only", "persona-guided", "shuffled-persona", "shuffled-judge"]
+Opponent = Literal["log", "base", "champion"]
+TurnKind = Literal["initial", "follow-up"]
+Unread = Literal["unreadable", "tied", "prompt_too_long", "filtered", "unanswered"]  # why a verdict has no winner
 Order = Literal["model-first", "opponent-first"]
 Dimension = Literal["expertise", "informativeness", "tone", "structure"]
 Preference = Literal["first", "second", "none"]
+Suite = Literal["minerva", "olympiadbench", "gpqa", "mmlu-pro", "gsm8k", "alpaca-eval", "arena-hard"]
 
 # The closed list of why a row may leave the data. A stage that needs another reason adds it here.
 Reason = Literal[
+    # every stage that asks a model
+    "filtered",
+    "unanswered",
     # ingest
     "not_a_record",
     "null_content",
@@ -86,11 +93,20 @@ Reason = Literal[
     "not_better_than_original",
     "equal_answers",
     "tie",
+    "contaminated",
+    "prompt_burst",
     "rejected_too_short",
     "rejected_reward_too_low",
     "gap_too_large",
+    "unsafe_follow_up",
+    "punished_refusal",
+    "unread_check",
+    "conversation_pair_cap",
+    "user_pair_cap",
     # dpo
     "pair_too_long",
+    "prompt_not_a_prefix",
+    "validation",
     # evaluate
     "no_logged_answer",
     "turn_cap",
@@ -183,7 +199,10 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference: ``chosen`` over ``rejected``, in answer to ``context``, for the user whose persona it is."""
+    """A preference: ``chosen`` over ``rejected``, in answer to ``context``, for the user whose persona it is.
+
+    The log-probabilities, in nats, are those under the model that sampled the answers, null where it gave none.
+    """
 
     id: str
     user_id: str
@@ -195,14 +214,20 @@ class Pair:
     chosen_reward: float
     rejected_reward: float
     source: AnswerSource
+    chosen_logprob: float | None = None
+    rejected_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge said of two answers to one held-out turn. ``winner`` is null where no verdict could be read."""
+    """What a judge said of two answers to one held-out turn.
+
+    ``winner`` is null where there is none, and ``unread`` says why. ``said`` is what the judge wrote, if it wrote.
+    """
 
     turn_id: str
     user_id: str
+    kind: TurnKind
     opponent: Opponent
     mode: Mode
     axis: Axis
@@ -210,6 +235,27 @@ class Verdict:
     answer_a: str
     answer_b: str
     winner: Literal["A", "B"] | None
+    unread: Unread | None = None
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What one answer to an item of a benchmark is worth, in [0, 1]; of a problem, 1 where right and 0 where wrong.
+
+    ``score`` is null where nobody can say: no final answer could be read (``read`` is null), two answers could not be
+    compared, or a judge's verdict could not be read. ``gold`` is what is right or, before a judge, what to beat.
+    """
+
+    suite: Suite
+    item_id: str
+    category: str | None
+    sample: int
+    gold: str
+    answer: str
+    finish_reason: FinishReason
+    read: str | None
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)

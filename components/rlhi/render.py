@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -27,8 +27,11 @@ _PROBE = (Message("user", "one"), Message("assistant", "two"), Message("user", "
 def with_persona(messages: Sequence[Message], persona: str | None, role: str) -> tuple[Message, ...]:
     """Messages with the prompt of persona-guided inference (Fig. 9), as a system message or before the first user's.
 
-    A system message of the conversation's own stays, after the persona's text.
+    A system message of the conversation's own stays, after the persona's text. With ``last-user`` both stand before
+    the last user's: for models that take no system message.
     """
+    if role == "last-user":
+        return _without_system(messages, persona)
     if persona is None:
         return tuple(messages)
     text = prompt("rlhi", "persona_guided.j2", persona=persona)
@@ -39,6 +42,14 @@ def with_persona(messages: Sequence[Message], persona: str | None, role: str) ->
     first = next(index for index, message in enumerate(messages) if message.role == "user")
     joined = Message("user", f"{text}\n\n{messages[first].content}")
     return (*messages[:first], joined, *messages[first + 1 :])
+
+
+def _without_system(messages: Sequence[Message], persona: str | None) -> tuple[Message, ...]:
+    text = [] if persona is None else [prompt("rlhi", "persona_guided.j2", persona=persona)]
+    text += [message.content for message in messages if message.role == "system"]
+    rest = [message for message in messages if message.role != "system"]
+    last = max(index for index, message in enumerate(rest) if message.role == "user")
+    return (*rest[:last], Message("user", "\n\n".join([*text, rest[last].content])), *rest[last + 1 :])
 
 
 def prompt(package: str, name: str, **values: object) -> str:
@@ -81,10 +92,16 @@ class Renderer:
 
     def harmless(self, text: str) -> str:
         """Text in which nothing reads as a special token: a user who types ``<|im_end|>`` ends no turn."""
-        for token in self.tokenizer.all_special_tokens:
-            if len(token) > 1:
+        for token in self._special:
+            if token in text:
                 text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
         return text
+
+    @cached_property
+    def _special(self) -> list[str]:
+        """What the tokenizer reads as one special token: those with a name, and all others (Llama 3's headers)."""
+        others = {added.content for added in self.tokenizer.added_tokens_decoder.values() if added.special}
+        return sorted(token for token in {*self.tokenizer.all_special_tokens, *others} if len(token) > 1)
 
     def prompt(self, messages: Sequence[Message], persona: str | None = None) -> list[int]:
         """Token ids of the prompt, up to where the answer begins."""
@@ -94,6 +111,10 @@ class Renderer:
         """Token ids of rendered text; the template has written every special token."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+    def whole(self, messages: Sequence[Message], persona: str | None, answer: str) -> list[int]:
+        """Token ids of prompt and answer as the template writes them together."""
+        return self.encode(self.text(messages, persona, answer=answer))
 
     def answer(self, text: str) -> list[int]:
         """Token ids of an answer and the token that ends the turn."""
@@ -109,6 +130,15 @@ class Renderer:
         """Refuses a tokenizer that would render training and serving differently.
 
         Raises:
+            InputError: as `check_prefix`, or an answer does not end with the token that ends it.
+        """
+        if self.end not in self.check_prefix():
+            raise InputError(f"{self.tokenizer.name_or_path}: an answer does not end with {self.tokenizer.eos_token!r}")
+
+    def check_prefix(self) -> list[int]:
+        """The tokens that the template puts behind a prompt, for an answer of one word.
+
+        Raises:
             InputError: no chat template, no system role where one is needed, a prompt that is not a prefix, or a date
                 that cannot be fixed.
         """
@@ -121,13 +151,12 @@ class Renderer:
         except Exception as error:  # a template raises what its author chose
             raise InputError(
                 f"{self.tokenizer.name_or_path}: the chat template refuses a {self.persona_role} persona ({error}); "
-                "set model.persona_role=user"
+                "put it elsewhere: model.persona_role=user, or in a reward model's contract persona=last-user"
             ) from None
         whole = self.encode(after)
         if not after.startswith(before) or whole[: len(self.encode(before))] != self.encode(before):
             raise InputError(f"{self.tokenizer.name_or_path}: the prompt is not a token prefix of prompt + answer")
-        if self.end not in whole[len(self.encode(before)) :]:
-            raise InputError(f"{self.tokenizer.name_or_path}: an answer does not end with {self.tokenizer.eos_token!r}")
+        return whole[len(self.encode(before)) :]
 
     def _pinned(self) -> str:
         """The chat template with a fixed day wherever it asks for today's."""

@@ -21,6 +21,7 @@ class SourceFile:
     filesystem: fs.FileSystem
     path: str
     size: int
+    changed: int = 0  # nanoseconds since 1970
 
     @property
     def name(self) -> str:
@@ -130,5 +131,9 @@ def _matching(filesystem: fs.FileSystem, pattern: str) -> list[SourceFile]:
 
 
 def _files(filesystem: fs.FileSystem, infos: list[fs.FileInfo]) -> list[SourceFile]:
-    files = [SourceFile(filesystem, info.path, info.size or 0) for info in infos if info.type == fs.FileType.File]
+    files = [
+        SourceFile(filesystem, info.path, info.size or 0, info.mtime_ns or 0)
+        for info in infos
+        if info.type == fs.FileType.File
+    ]
     return sorted((file for file in files if not file.name.startswith(".")), key=lambda file: file.path)

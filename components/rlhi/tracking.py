@@ -2,65 +2,55 @@
 
 A stage logs into the run that KFP's own plugin made for its task (``MLFLOW_RUN_ID``), else into a nested run of
 ``RLHI_PARENT_RUN_ID``, else into a run of its own. Without ``MLFLOW_TRACKING_URI`` nothing is tracked. Tracking comes
-after the work is done, so a server that does not answer costs a warning and never a finished stage.
-mlflow-skinny is enough, and is imported where it is needed: that takes seconds, and most commands do not track.
+after the work is done (but for the curves of `rlhi.live`), so a server that does not answer costs a warning and never a
+finished stage.
 """
 
 import json
-import logging
 import os
-import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from rlhi import manifest
-from rlhi.errors import InputError
+from rlhi.curves import missing, points
+from rlhi.engine import tally
 from rlhi.manifest import FunnelRow, Manifest
+from rlhi.runs import ORIGIN, Point, close_run, experiment, fill, open_run, refused, tolerated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-log = logging.getLogger("rlhi")
-Point = tuple[str, float, int]  # name, value, step
-
-EXPERIMENT = "rlhi"
 HEADLINES = ("evaluate", "dpo")  # whose metrics tell one pipeline run from another; MLflow plots the first one
 PICTURES = ("*.png", "*.html", "*.md")
-ORIGIN = {"mlflow.source.name": "rlhi", "mlflow.source.type": "JOB"}  # the column "Source" of MLflow
 COLUMNS: list[str | int] = ["stage", "rows_in", "kept", "kept %", "dropped", "reasons"]
-# Set before mlflow is imported. Its own seven retries take minutes, during which a finished stage holds its GPU.
-CALM = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
-def log_stage(described: Manifest, folder: Path, *, reused: bool) -> None:
-    """Logs one stage's parameters, counts, metrics, funnel, digests and pictures to its run."""
+def log_stage(described: Manifest, folder: Path, *, reused: bool, run_id: str | None = None) -> None:
+    """Logs one stage's parameters, counts, metrics, funnel, digests and pictures to its run.
+
+    ``run_id`` is that run if it has been opened while the stage ran.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return
-    with _tolerated(uri):
+    with tolerated(uri):
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
-        with _stage_run(client, uri, described, reused) as run_id:
-            _log(client, run_id, _flat(described.config), _points(described, folder), _tags(described, reused))
-            client.log_inputs(run_id, _datasets(described, folder))
-            _log_files(client, run_id, folder)
-            client.log_dict(run_id, _table(described.funnel), "funnel.json")
+        opened = run_id or os.environ.get("MLFLOW_RUN_ID")
+        own = opened or open_run(client, uri, described.title, 0.0 if reused else described.seconds)
+        try:
+            curves = missing(client, own, points(folder))  # the rest was written while it trained
+            fill(client, own, _flat(described.config), [*_points(described), *curves], _tags(described, reused))
+            client.log_inputs(own, _datasets(described, folder))
+            _log_files(client, own, folder)
+            client.log_dict(own, _table(described.funnel), "funnel.json")
+        finally:
+            close_run(client, own)
 
 
 def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
@@ -69,19 +59,19 @@ def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
     Raises:
         InputError: MLflow cannot be reached at ``uri``; nothing has run yet.
     """
-    with _refused(uri):
+    with refused(uri):
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
         run_name = f"{name} {datetime.now():%m-%d %H:%M}"
-        run_id: str = client.create_run(_experiment(client, uri), tags=ORIGIN, run_name=run_name).info.run_id
-        _log(client, run_id, params, [], {"recipe": name})
+        run_id: str = client.create_run(experiment(client, uri), tags=ORIGIN, run_name=run_name).info.run_id
+        fill(client, run_id, params, [], {"recipe": name})
     return run_id
 
 
 def finish_pipeline(run_id: str, manifests: Sequence[Manifest], uri: str, failed: bool = False) -> None:
     """Closes the parent run with all settings, the headline metrics and the funnel of ``manifests``."""
-    with _tolerated(uri):
+    with tolerated(uri):
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
@@ -90,95 +80,11 @@ def finish_pipeline(run_id: str, manifests: Sequence[Manifest], uri: str, failed
             params = {key: value for key, value in _settings(manifests).items() if key not in known}
             funnel = [row for described in manifests for row in described.funnel[-1:]]
             notes = {f"{made.stage}.{name}": text for made in manifests for name, text in made.notes.items()}
-            _log(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes))
+            fill(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes))
             client.log_dict(run_id, _table(funnel), "funnel.json")
             client.log_inputs(run_id, _sources(manifests))
         finally:
             client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
-
-
-@contextmanager
-def _tolerated(uri: str) -> Iterator[None]:
-    """Turns a failure to track into one warning."""
-    try:
-        with _refused(uri):
-            yield
-    except InputError as error:
-        log.warning("%s; the output is complete", error)
-
-
-@contextmanager
-def _refused(uri: str) -> Iterator[None]:
-    """Turns a failure to track into an error that names the way out, and no password."""
-    for name, value in CALM.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # one warning, not one for every retry
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except (MlflowException, OSError, ImportError) as error:  # its own, network and files, a missing driver
-        user, at, _ = urlsplit(uri).netloc.rpartition("@")
-        shown, reason = (text.replace(user + at, "") for text in (uri, str(error).partition("\n")[0][:400]))
-        message = f"{shown}: MLflow cannot track there ({reason}); start it, or choose another tracking URI"
-        raise InputError(message) from None
-
-
-@contextmanager
-def _stage_run(client: "MlflowClient", uri: str, described: Manifest, reused: bool) -> Iterator[str]:
-    """The id of the stage's run. KFP ends the run that it made; the ones made here end here."""
-    given = os.environ.get("MLFLOW_RUN_ID")
-    if given:
-        yield given
-        return
-    run_id = _create_run(client, uri, described.stage, 0.0 if reused else described.seconds)
-    try:
-        yield run_id
-    finally:
-        client.set_terminated(run_id)
-
-
-def _create_run(client: "MlflowClient", uri: str, name: str, seconds: float) -> str:
-    """A run that started ``seconds`` ago, so that MLflow shows how long the stage took."""
-    parent = os.environ.get("RLHI_PARENT_RUN_ID")
-    experiment = client.get_run(parent).info.experiment_id if parent else _experiment(client, uri)
-    tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
-    started = int((time.time() - seconds) * 1000)
-    run_id: str = client.create_run(experiment, start_time=started, tags=tags, run_name=name).info.run_id
-    return run_id
-
-
-def _experiment(client: "MlflowClient", uri: str) -> str:
-    """The id of the experiment, made on first use."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    return str(client.create_experiment(name, artifact_location=_artifact_location(uri)))
-
-
-def _artifact_location(uri: str) -> str | None:
-    """For SQLite a folder beside the database, where MLflow would take ./mlruns wherever one is; else the server's."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    database = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
-    return database.with_name(f"{database.stem}-artifacts").as_uri()
-
-
-def _log(
-    client: "MlflowClient", run_id: str, params: Mapping[str, str], points: Sequence[Point], tags: Mapping[str, str]
-) -> None:
-    """Logs all of it in one call, in the characters and lengths that MLflow allows."""
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
-
-    now = int(time.time() * 1000)
-    client.log_batch(
-        run_id,
-        params=[Param(_name(key), value[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()],
-        metrics=[Metric(_name(key), float(value), now, step) for key, value, step in points],
-        tags=[RunTag(_name(key), value[:MAX_TAG_VAL_LENGTH]) for key, value in tags.items()],
-    )
 
 
 def _log_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
@@ -200,25 +106,11 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _name(key: str) -> str:
-    """``key`` in the characters and the form that MLflow allows."""
-    parts = re.sub(r"[^\w./ -]", "_", key).split("/")
-    return "/".join(part for part in parts if part not in ("", ".", ".."))[:250] or "_"
-
-
-def _points(described: Manifest, folder: Path) -> list[Point]:
-    """Counts and figures, and the curves of training under ``train/``, apart from the figures of the same name."""
+def _points(described: Manifest) -> list[Point]:
     counts = {"rows_in": described.rows_in, "kept": described.kept, "dropped": sum(described.dropped.values())}
     reasons = {f"dropped.{reason}": count for reason, count in described.dropped.items()}
     figures = {**counts, **reasons, "seconds": described.seconds, **described.metrics}
-    history = folder / "history.json"
-    curves = [
-        (f"train/{name}", value, row["step"])
-        for row in (json.loads(history.read_text()) if history.exists() else [])
-        for name, value in row.items()
-        if name != "step" and value is not None
-    ]
-    return [*((name, value, 0) for name, value in figures.items()), *curves]
+    return [(name, value, 0) for name, value in figures.items()]
 
 
 def _tags(described: Manifest, reused: bool) -> dict[str, str]:
@@ -263,7 +155,12 @@ def _headlines(manifests: Sequence[Manifest]) -> list[Point]:
     """What evaluation and training measured, and rows kept per stage; rounds are the steps of a curve."""
     rounds = list(_rounds(manifests))
     chosen = [(made, turn) for stage in HEADLINES for made, turn in rounds if made.stage == stage]
-    figures = [(f"{made.stage}.{name}", value, turn) for made, turn in chosen for name, value in made.metrics.items()]
+    figures = [
+        (f"{made.stage}.{name}", value, turn)
+        for made, turn in chosen
+        for name, value in made.metrics.items()
+        if not name.startswith(tally.PREFIXES)
+    ]
     return [*figures, *((f"kept.{made.stage}", made.kept, turn) for made, turn in rounds)]
 
 

@@ -11,6 +11,7 @@ def analyze(
     turns: dsl.Input[dsl.Dataset],
     personas: dsl.Input[dsl.Dataset],
     traits: dsl.Output[dsl.Dataset],
+    analysis: dsl.Output[dsl.HTML],  # noqa: ARG001 - analysis.html of the traits: rlhi.execute tells KFP
     config: str,
     compare: str = "",
 ) -> dsl.ContainerSpec:

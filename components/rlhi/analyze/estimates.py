@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rlhi.evaluate.winrates import interval
+from rlhi.evaluate.clusters import interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import get_args
 
 from rlhi.analyze.estimates import Bootstrap, Estimate, estimate
 from rlhi.caps import beyond
-from rlhi.engine import Engine, Request
+from rlhi.engine import Engine, Request, Scores, choose, usual_scores
 from rlhi.records import Dimension, Dropped, Message, Persona, Preference, Reason, Trait
 from rlhi.render import prompt
 
@@ -94,18 +94,29 @@ def preferred(scores: Sequence[float], prior: Sequence[float]) -> Preference | N
 def _preferences(
     dimension: Dimension, personas: Sequence[Persona], engine: Engine, *, calibrate: bool
 ) -> dict[str, Preference | Dropped]:
-    requests = [_ask(dimension, persona.user_id, persona.text) for persona in personas]
+    requests = [_ask(dimension, persona.user_id, persona.text, persona.user_id) for persona in personas]
     fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
-    asked = [*fits, _ask(dimension, "prior", EMPTY)] if calibrate else fits
-    scores = engine.choose(asked, DIMENSIONS[dimension].choices)
-    prior = scores[-1] if calibrate else [0.0] * len(PREFERENCES)
-    found = {request.key: preferred(own, prior) for request, own in zip(fits, scores, strict=False)}
+    choices = DIMENSIONS[dimension].choices
+    prior = [0.0] * len(PREFERENCES)
+    if calibrate:
+        prior = usual_scores(engine, _ask(dimension, "prior", EMPTY, None), choices)
+    scores = dict(zip((request.key for request in fits), choose(engine, fits, choices), strict=True))
     outcomes: dict[str, Preference | Dropped] = {}
-    for request in requests:
-        reason: Reason = "unreadable_label" if request.key in found else "prompt_too_long"
-        outcomes[request.key] = found.get(request.key) or Dropped(f"{request.key}/{dimension}", reason)
+    for key in (request.key for request in requests):
+        preference, reason = _read(scores.get(key), prior)
+        outcomes[key] = preference or Dropped(f"{key}/{dimension}", reason)
     return outcomes
 
 
-def _ask(dimension: Dimension, key: str, persona: str) -> Request:
-    return Request(key, (Message("user", prompt("rlhi.analyze", f"{dimension}.j2", persona=persona)),))
+def _read(scores: Scores | None, prior: Sequence[float]) -> tuple[Preference | None, Reason]:
+    """The preference, and why there is none if there is none."""
+    if scores is None:
+        return None, "prompt_too_long"
+    if isinstance(scores, str):
+        return None, scores
+    return preferred(scores, prior), "unreadable_label"
+
+
+def _ask(dimension: Dimension, key: str, persona: str, user: str | None) -> Request:
+    text = prompt("rlhi.analyze", f"{dimension}.j2", persona=persona)
+    return Request(key, (Message("user", text),), user_id=user)

@@ -58,4 +58,4 @@ def meaningful(rows: Sequence[Conversation], turns: Sequence[Turn], engine: Engi
 
 def _request(user: str, shown: Sequence[Utterance]) -> Request:
     text = prompt("rlhi.classify", "meaningful.j2", user_messages="\n\n".join(one.text for one in shown))
-    return Request(user, (Message("user", text),))
+    return Request(user, (Message("user", text),), user_id=user)

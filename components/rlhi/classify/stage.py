@@ -13,7 +13,7 @@ After the labels, the turns of training users who give no meaningful feedback ar
 sampled (C.1, point 6; see `meaningful.py`). They stay in the output, so that shares are over every user message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -25,10 +25,11 @@ from rlhi.classify.meaningful import Feedback, meaningful
 from rlhi.classify.shares import SHARE, label_shares, labelled_by
 from rlhi.config import CLOSED, EngineConfig, StageConfig
 from rlhi.conversations import turn_id, user_indices
-from rlhi.engine import Engine, Request, open_engine
+from rlhi.engine import Engine, Request, open_engine, usual_scores
 from rlhi.errors import InputError
+from rlhi.progress import whole
 from rlhi.questions import Method, Said, ask, bracketed, keep_unread
-from rlhi.records import Conversation, Dropped, Label, Message, Turn
+from rlhi.records import Conversation, Dropped, Label, Message, Reason, Turn
 from rlhi.render import prompt
 
 LABELS: dict[str, Label] = {
@@ -64,7 +65,7 @@ def run(conversations: Input[Conversation], turns: Output[Turn], config: Classif
     """Writes one `Turn` per user message; those without a label or of a filtered user are dropped with a reason.
 
     Raises:
-        InputError: calibration of a method that has nothing to calibrate.
+        InputError: calibration of a method that has nothing to calibrate, or without an answer to the empty request.
     """
     _check(config)
     rows, engine = conversations.read(), open_engine(config.engine)
@@ -85,18 +86,22 @@ def classify(
 ) -> tuple[list[Turn], list[Dropped], list[Said]]:
     """Labels turn by turn, all conversations at once, since what a turn is compared with hangs on earlier labels."""
     labels: dict[str, Label | None] = {turn_id(row, user_indices(row)[0]): "initial" for row in rows}
-    too_long: set[str] = set()
+    reasons: dict[str, Reason] = {}
     said: list[Said] = []
     prior = _prior(engine) if config.calibrate else None
-    for place in range(1, max((len(user_indices(row)) for row in rows), default=0)):
-        asked = [row for row in rows if len(user_indices(row)) > place]
-        requests = [_request(row, place, labels, config) for row in asked]
-        fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
-        too_long |= {request.key for request in requests} - {request.key for request in fits}
-        answers = ask(fits, list(LABELS), engine, config.method, prior)
-        labels |= {answer.key: LABELS.get(answer.name or "") for answer in answers}
-        said += answers
-    kept, dropped = _split(rows, labels, too_long)
+    lengths = [len(user_indices(row)) for row in rows]
+    with whole("classifying", sum(lengths) - len(rows), "turn") as shown:
+        for place in range(1, max(lengths, default=0)):
+            asked = [row for row, length in zip(rows, lengths, strict=True) if length > place]
+            requests = [_request(row, place, labels, config) for row in asked]
+            fits = [request for request in requests if engine.count_tokens(request) <= engine.max_prompt_tokens]
+            reasons |= dict.fromkeys({each.key for each in requests} - {each.key for each in fits}, "prompt_too_long")
+            shown.update(len(requests) - len(fits))
+            answers = ask(fits, list(LABELS), engine, config.method, prior)
+            labels |= {answer.key: LABELS.get(answer.name or "") for answer in answers}
+            reasons |= {answer.key: answer.missing for answer in answers if answer.missing is not None}
+            said += answers
+    kept, dropped = _split(rows, labels, reasons)
     return kept, dropped, said
 
 
@@ -117,7 +122,7 @@ def _marked(turns: Sequence[Turn], feedback: Feedback) -> list[Turn]:
 
 
 def _prior(engine: Engine) -> list[float]:
-    return engine.choose([_ask("prior", EMPTY, EMPTY)], bracketed(LABELS))[0]
+    return usual_scores(engine, _ask("prior", EMPTY, EMPTY, None), bracketed(LABELS))
 
 
 def _request(row: Conversation, place: int, labels: dict[str, Label | None], config: ClassifyConfig) -> Request:
@@ -129,16 +134,17 @@ def _request(row: Conversation, place: int, labels: dict[str, Label | None], con
         compared = before[-1]
     else:
         compared = next(i for i in reversed(before) if labels.get(turn_id(row, i)) in ("new", "initial"))
-    return _ask(turn_id(row, indices[place]), row.messages[compared].content, row.messages[indices[place]].content)
+    initial, current = row.messages[compared].content, row.messages[indices[place]].content
+    return _ask(turn_id(row, indices[place]), initial, current, row.user_id)
 
 
-def _ask(key: str, initial: str, current: str) -> Request:
+def _ask(key: str, initial: str, current: str, user: str | None) -> Request:
     text = prompt("rlhi.classify", "prompt.j2", initial_request=initial, current_request=current)
-    return Request(key, (Message("user", text),))
+    return Request(key, (Message("user", text),), user_id=user)
 
 
 def _split(
-    rows: Sequence[Conversation], labels: dict[str, Label | None], too_long: set[str]
+    rows: Sequence[Conversation], labels: dict[str, Label | None], reasons: Mapping[str, Reason]
 ) -> tuple[list[Turn], list[Dropped]]:
     kept, dropped = [], []
     for row in rows:
@@ -146,7 +152,7 @@ def _split(
             key = turn_id(row, index)
             label = labels.get(key)
             if label is None:
-                dropped.append(Dropped(key, "prompt_too_long" if key in too_long else "unreadable_label"))
+                dropped.append(Dropped(key, reasons.get(key, "unreadable_label")))
             else:
                 kept.append(Turn(key, row.id, row.user_id, index, label))
     return kept, dropped

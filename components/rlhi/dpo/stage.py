@@ -1,120 +1,140 @@
-"""Trains a LoRA adapter by persona-conditioned DPO on the pairs (eq. 1).
+"""Trains the policy by persona-conditioned DPO on the pairs (eq. 1).
 
     loss = -log sigmoid(beta * ((log pi(y+ | x, p) - log ref(y+ | x, p)) - (log pi(y- | x, p) - log ref(y- | x, p))))
 
 Eq. 1 of the paper lacks the minus sign; taken literally it trains backwards. The persona is part of the prompt, by the
-same `render` that serves it. The reference is the base model: the adapter switched off, its log-probabilities computed
-once. The paper trains all weights; a LoRA adapter is our default, since it fits where the paper's does not.
+same `render` that serves it. The paper trains all weights (``lora_rank: null``); a LoRA adapter is our default, since
+it fits where the paper's does not.
 
-`loss: sft` is the baseline of 3.3: the same path, likelihood of the chosen answer only. Pairs that are too long are
-dropped with a reason before training: the trainer would cut them without a word. The output holds the adapter, the
-pairs that trained it, and the training history.
+A pair is one prefix tree: the prompt is computed once for both answers, and nothing is padded (`rlhi.trees`;
+``packing: off`` is TRL as it comes). A step takes ``batch_size`` pairs, whatever the number of devices. The reference's
+log-probabilities are computed once, and kept with the replies of models; with a ``start``, the model of an earlier
+round of online training (2.4, 3.2), training goes on from its weights, and the reference stays the base model or is the
+model of ``reference``.
+
+``loss_type: sft`` is the baseline of 3.3: the same path, likelihood of the chosen answer only. Pairs that are too long
+are dropped with a reason before training: the trainer would cut them without a word. So are the pairs of a share of the
+users, on which the model is measured while it trains. The output holds the adapter or the weights, the pairs that
+trained it, and the training history.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, ModelConfig, StageConfig
+from rlhi import curves, live
+from rlhi.artifacts import Input, Output, user_rows
+from rlhi.config import as_json, digest
+from rlhi.dpo import job as jobs
+from rlhi.dpo.config import DpoConfig
+from rlhi.dpo.job import Job
+from rlhi.dpo.launch import Work, launch, processes
+from rlhi.dpo.tokens import TokenizedPair, tokenize
+from rlhi.dpo.trainjob.config import TrainJobConfig
+from rlhi.dpo.watch import best_step
 from rlhi.errors import InputError
-from rlhi.records import Dropped, Message, Pair
+from rlhi.manifest import code_version, count_reasons
+from rlhi.records import Dropped, Pair
+
+MADE = ("adapter", "weights")
 
 
-@dataclass(frozen=True, kw_only=True, config=CLOSED)
-class DpoConfig(StageConfig):
-    """The policy and how it is trained."""
+def run(
+    pairs: Input[Pair],
+    model: Output[Pair],
+    config: DpoConfig,
+    start: Input[Pair] | None = None,
+    reference: Input[Pair] | None = None,
+) -> None:
+    """Writes ``adapter/`` (PEFT) or ``weights/``, ``merged/`` if asked for, and the pairs that were trained on.
 
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    loss: Literal["dpo", "sft"] = Field(default="dpo", description="'sft' trains on the chosen answers only (3.3).")
-    beta: float = Field(
-        default=0.1, gt=0, description="Sharpness of the preference; the paper gives it for online DPO only."
-    )
-    learning_rate: float = Field(default=5e-7, gt=0, description="3.2 sweeps 5e-7 and 1e-6.")
-    batch_size: int = Field(
-        default=64, ge=1, description="Pairs per step, over all devices (3.2: 64 offline, 32 online)."
-    )
-    micro_batch_size: int = Field(default=2, ge=1, description="Pairs computed at a time.")
-    epochs: float = Field(default=1.0, gt=0, description="Passes over the pairs.")
-    max_tokens: int = Field(
-        default=4096, ge=64, description="Pairs with a longer prompt and answer are dropped with a reason."
-    )
-    lora_rank: int = Field(default=16, ge=1, description="Rank of the adapter.")
-
-
-@plain_dataclass(frozen=True, slots=True)
-class TokenizedPair:
-    """Token ids of one pair; the prompt's tokens are a prefix of both answers' sequences."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longer of the two sequences."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
-
-
-class Renders(Protocol):
-    """What tokenizing needs of `rlhi.render.Renderer`."""
-
-    def prompt(self, messages: Sequence[Message], persona: str | None = None) -> list[int]:
-        """Token ids up to where the answer begins."""
-
-    def answer(self, text: str) -> list[int]:
-        """Token ids of the answer and of its end."""
-
-
-def run(pairs: Input[Pair], model: Output[Pair], config: DpoConfig) -> None:
-    """Writes ``adapter/`` (PEFT), ``history.json`` and the pairs that were trained on.
+    Beside them ``history.json``, and a model card with a picture of the curves.
 
     Raises:
-        InputError: batch sizes that do not divide, or no pair short enough.
+        InputError: no pair can be trained on, or a model cannot be loaded.
     """
-    if config.batch_size % config.micro_batch_size:
-        raise InputError(
-            f"dpo.batch_size={config.batch_size} is no multiple of dpo.micro_batch_size={config.micro_batch_size}"
-        )
-    from rlhi.dpo.train import train
-    from rlhi.engine.models import load_policy
+    from rlhi.dpo.merge import merge
+    from rlhi.dpo.tell import tell
+    from rlhi.dpo.train import checkpoints_of
+    from rlhi.engine.models import identify
 
     rows = pairs.read()
-    policy = load_policy(config.model)
-    kept, tokens, dropped = tokenize(rows, policy.renderer, config.max_tokens)
-    if not kept:
-        raise InputError(f"{pairs.path}: all {len(rows)} pairs exceed dpo.max_tokens={config.max_tokens}; raise it")
-    model.write(kept, dropped, len(rows))
-    trained = train(policy, tokens, config, model.file("adapter"))
-    model.file("history.json").write_text(json.dumps(trained.history, indent=1) + "\n")
-    model.measure(trained.metrics)
+    found = identify(config.model)
+    kept, tokens, dropped = tokenize(rows, found.renderer, config.max_tokens)
+    before = {row.user_id for row in start.read()} if start is not None else set()
+    users = validation_users({row.user_id for row in kept}, config, before)
+    trained = [row for row in kept if row.user_id not in users]
+    dropped += [Dropped(row.id, "validation") for row in kept if row.user_id in users]
+    if not trained:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in count_reasons(dropped).items())
+        limit = f"dpo.max_tokens={config.max_tokens}"
+        raise InputError(f"{pairs.path}: none of {len(rows)} pairs can be trained on ({reasons}); see {limit}")
+    model.holds(users)
+    for earlier in filter(None, (start, reference)):  # whose rows made them, made this one too
+        model.holds(user_rows(earlier.path))
+    model.write(trained, dropped, len(rows))
+    models = {"start": start, "reference": reference}
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(Path(scratch), config, _fingerprint(config, tokens, [found.weights, *map(_digest, models.values())]))
+        _give(job, models)
+        chosen = {row.id for row in trained}
+        jobs.write(
+            job,
+            [pair for pair in tokens if pair.id in chosen],
+            [pair for pair in tokens if pair.id not in chosen],
+        )
+        _launch(job)
+        _take(job, model)
+        tell(job, model, kept, {"pairs": pairs, **models})
+    if config.merge:
+        merge(config.model, model.file("adapter"), model.file("merged"))
     model.note(
-        "chat template", f"Chat template of the policy: {policy.renderer.template_hash} (sha256, first 16 digits)."
+        "chat template", f"Chat template of the policy: {found.renderer.template_hash} (sha256, first 16 digits)."
     )
     revision = f", revision {config.model.revision}" if config.model.revision else ""
     model.note("base model", f"Base model: {config.model.id}{revision}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoints_of(job.fingerprint, Path(scratch)).remove()
 
 
-def tokenize(
-    rows: Sequence[Pair], renderer: Renders, max_tokens: int
-) -> tuple[list[Pair], list[TokenizedPair], list[Dropped]]:
-    """Pairs with their tokens, and those that are too long."""
-    kept, tokens, dropped = [], [], []
-    for row in rows:
-        made = TokenizedPair(
-            renderer.prompt(row.context, row.persona), renderer.answer(row.chosen), renderer.answer(row.rejected)
-        )
-        if made.length > max_tokens:
-            dropped.append(Dropped(row.id, "pair_too_long"))
-        else:
-            kept.append(row)
-            tokens.append(made)
-    return kept, tokens, dropped
+def _launch(job: Job) -> None:
+    """Has the work done, wherever, and what it makes laid into the job's folder."""
+    from rlhi.dpo.checkpoints import VARIABLE
+    from rlhi.dpo.work import work
+
+    config = job.config
+    copy = f"{os.environ.get(VARIABLE, '')}/job-{job.fingerprint}" if config.nodes > 1 else None
+    given = Work(copy or str(job.folder), job.fingerprint, config.nodes, _processes(config))
+    if copy is not None and copy.startswith("s3://"):
+        jobs.lend(job, copy)
+    with live.following(copy or job.folder), launch(given, lambda: work(job), config.trainjob):
+        if copy is not None:
+            jobs.collect(job, copy)
+
+
+def _processes(config: DpoConfig) -> int:
+    """On each node."""
+    from rlhi.engine.models import device_of
+
+    if config.processes is None and config.nodes == 1 and device_of(config.model) == "cpu":
+        return 1
+    return processes(config.processes, config.nodes, config.trainjob)
+
+
+def validation_users(users: set[str], config: DpoConfig, trained: Collection[str] = ()) -> set[str]:
+    """The users whose pairs are measured and not trained on: a share, by seed, at least one and never all.
+
+    Those on whom the model was ``trained`` before come last.
+    """
+    if not config.validation_share or len(users) < 2:
+        return set()
+    order = sorted(users, key=lambda user: (user in trained, digest(f"validation {config.seed} {user}")))
+    return set(order[: max(1, min(len(users) - 1, round(config.validation_share * len(users))))])
 
 
 def read_history(model: Path) -> list[dict[str, float]]:
@@ -122,3 +142,45 @@ def read_history(model: Path) -> list[dict[str, float]]:
     path = model / "history.json"
     found: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
     return found
+
+
+def figures(history: Sequence[Mapping[str, float]], pairs: int, of_best: bool) -> dict[str, float]:
+    """The closing figures of a training, and those of its last validation or, if its weights were kept, of the best."""
+    steps = [row for row in history if "loss" in row]
+    validated = [row for row in history if "eval_loss" in row and (not of_best or row["step"] == best_step(history))]
+    last = {**steps[-1], **(validated[-1] if validated else {})} if steps else {}
+    named = {"loss": "loss", "rewards/margins": "margin", "rewards/accuracies": "accuracy"}
+    named |= {f"eval_{key}": f"validation_{name}" for key, name in named.items()}
+    measured = {name: last[key] for key, name in named.items() if key in last}
+    return {"pairs": float(pairs), "steps": float(len(steps)), **measured}
+
+
+def _digest(model: Input[Pair] | None) -> str | None:
+    return None if model is None else model.manifest.digest
+
+
+def _fingerprint(config: DpoConfig, tokens: Sequence[TokenizedPair], models: Sequence[str | None]) -> str:
+    """Names all that the trained weights hang on; by more processes the same work goes on.
+
+    Not after one alone, whose checkpoints have another form.
+    """
+    anywhere = replace(config, nodes=1, processes=None, trainjob=TrainJobConfig())
+    said: list[Any] = [code_version(), as_json(anywhere), config.nodes * _processes(config) > 1, models]
+    said += [[pair.id, pair.prompt_ids, pair.chosen_ids, pair.rejected_ids] for pair in tokens]
+    return digest(json.dumps(said))
+
+
+def _give(job: Job, models: Mapping[str, Input[Pair] | None]) -> None:
+    for name, given in models.items():
+        if given is not None:
+            (job.folder / name).symlink_to(given.path.resolve(), target_is_directory=True)
+
+
+def _take(job: Job, model: Output[Pair]) -> None:
+    """Moves what was made into the output."""
+    for name in MADE:
+        if (job.trained / name).exists():
+            shutil.move(job.trained / name, model.file(name))
+    for name in (curves.HISTORY, curves.TIMINGS):
+        shutil.move(job.folder / name, model.file(name))
+    model.measure(figures(read_history(model.partial), model.kept, job.config.patience is not None) | job.made("speed"))

@@ -1,11 +1,20 @@
-"""Loads a causal language model and its tokenizer, once, from the embedded model, a local folder or a hub."""
+"""A causal language model and its tokenizer, from the embedded model, a local folder or a hub; weights when needed.
 
+Tokenizer and config come at once: they say how long a prompt is and what stored replies are found by. A stage whose
+replies are all in the store never loads the weights.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from rlhi.config import ModelConfig, digest
@@ -14,65 +23,157 @@ from rlhi.errors import InputError
 from rlhi.manifest import folder_digest
 from rlhi.render import Renderer
 
+WEIGHTS = {".bin", ".safetensors"}
+
 
 @dataclass(frozen=True)
 class Policy:
-    """A model that is ready to compute, and how conversations become its tokens. ``weights`` names what is loaded."""
+    """A model, and how conversations become its tokens. ``weights`` names what ``load`` will load."""
 
-    model: Any
     renderer: Renderer
     config: ModelConfig
     weights: str
+    device: torch.device
+    dtype: torch.dtype
+    load: Callable[[], Any]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        found: torch.device = self.model.device
-        return found
+    @cached_property
+    def model(self) -> Any:
+        """The model, ready to compute; loaded when it is first asked for.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        return self.load()
 
 
-def load_policy(config: ModelConfig, adapter: Path | None = None) -> Policy:
-    """The model of ``config``, with a LoRA adapter merged in if one is given.
+def trained_in(model: Path | None) -> Path | None:
+    """What training made, in the folder of a model: its ``adapter`` (PEFT's), or its ``weights`` (a checkpoint).
 
-    Float32 on a CPU, where bfloat16 is emulated and slower; bfloat16 on a GPU.
+    Without a model there is none: the base model is meant.
 
     Raises:
-        InputError: it cannot be loaded, or its chat template cannot be used.
+        InputError: it holds neither.
+    """
+    if model is None:
+        return None
+    found = next((model / name for name in ("adapter", "weights") if (model / name).is_dir()), None)
+    if found is None:
+        raise InputError(f"{model}: holds neither adapter/ nor weights/; give the model that dpo made")
+    return found
+
+
+def load_policy(config: ModelConfig, trained: Path | None = None, dtype: torch.dtype | None = None) -> Policy:
+    """The model of ``config``: as it is, with a LoRA adapter merged in, or with the weights that training made of it.
+
+    ``trained`` is the folder of either, as `trained_in` finds it. Without a ``dtype``: float32 on a CPU, where bfloat16
+    is emulated and slower; bfloat16 on a GPU.
+
+    Raises:
+        InputError: it is not there, or its chat template cannot be used.
+    """
+    found = identify(config, trained)
+    device = torch.device(device_of(config))
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+
+    def load() -> Any:
+        with _explained(config):
+            model = AutoModelForCausalLM.from_pretrained(found.name, revision=found.commit, dtype=dtype)
+        return _merged(model, found.adapter).to(device).eval()
+
+    return Policy(found.renderer, config, found.weights, device, dtype, load)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A folder or a hub's ``name`` and ``commit``, what names the ``weights`` there, and how to render for them.
+
+    ``longest`` counts the tokens that its positions are made for; null where it does not say. ``adapter`` is the folder
+    of what is to be added to the weights.
+    """
+
+    name: str
+    commit: str | None
+    weights: str
+    renderer: Renderer
+    longest: int | None
+    adapter: Path | None
+
+
+def identify(config: ModelConfig, trained: Path | None = None) -> Identified:
+    """What there is to know of a model, as it is or as it was trained, without loading it.
+
+    The tokenizer is always the model's own: training does not change it.
+
+    Raises:
+        InputError: it is not there, or its chat template cannot be used.
     """
     transformers_logging.disable_progress_bar()
     name = str(embedded.folder()) if config.id == "embedded" else config.id
-    device = _device(config.device)
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision)
-        model = AutoModelForCausalLM.from_pretrained(name, revision=config.revision, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model.id={config.id!r}: cannot be loaded: {reason}") from None
-    if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    with _explained(config):
+        commit = commit_of(name, config.revision)
+        weights = weights_of(name, commit, trained)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit)
+        longest = getattr(AutoConfig.from_pretrained(name, revision=commit), "max_position_embeddings", None)
     renderer = Renderer(tokenizer, config.persona_role)
     renderer.check()
-    return Policy(model.to(device).eval(), renderer, config, _weights(name, model, adapter))
+    if trained is None or (trained / "adapter_config.json").exists():
+        return Identified(name, commit, weights, renderer, longest, trained)
+    return Identified(str(trained), None, weights, renderer, longest, None)
 
 
-def _weights(name: str, model: Any, adapter: Path | None) -> str:
-    """The model by what is behind its name: the commit of a hub's, the files of a folder, and those of the adapter.
+def _merged(model: Any, adapter: Path | None) -> Any:
+    if adapter is None:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+
+
+@contextmanager
+def _explained(config: ModelConfig) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"model.id={config.id!r}: cannot be loaded: {reason}") from None
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """What the revision of a hub's model points at now; all of the model is loaded by it, whenever that will be.
+
+    Null for a local folder.
+    """
+    if Path(name).is_dir():
+        return None
+    return Path(cached_file(name, "config.json", revision=revision)).parent.name
+
+
+def weights_of(name: str, commit: str | None, trained: Path | None = None) -> str:
+    """The model by what is behind its name: the commit of a hub's, the files of a folder, and what was trained of it.
 
     Of files name, size and time of change count, not the gigabytes in them: a copied folder is taken for another model.
+    Of what was trained the content counts: each pod has a copy of its own.
     """
-    base = _files(Path(name)) if Path(name).is_dir() else f"{name}@{model.config._commit_hash}"
-    return base if adapter is None else f"{base}+{folder_digest(adapter)}"
+    base = _files(Path(name)) if commit is None else f"{name}@{commit}"
+    return base if trained is None else f"{base}+{folder_digest(trained)}"
 
 
 def _files(folder: Path) -> str:
-    found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Digest of a model's folder.
+
+    Raises:
+        OSError: it holds no weights; without this, that would show when the first reply is asked for.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not {path.suffix for path in files} & WEIGHTS:
+        raise OSError(f"{folder} holds no weights ({', '.join(sorted(WEIGHTS))})")
+    found = [(str(path.relative_to(folder)), path.stat()) for path in files]
     return digest("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found))
 
 
-def _device(asked: str) -> str:
-    if asked == "auto":
+def device_of(config: ModelConfig) -> str:
+    """The torch device that ``config`` asks for."""
+    if config.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return asked
+    return config.device

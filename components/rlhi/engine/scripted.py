@@ -40,13 +40,11 @@ class ScriptedEngine:
                 self._hear(request.key, number)
                 yield place, number, self._answer(request, number, sampling)
 
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
+    def weigh(self, requests: Sequence[Request], choices: Sequence[str]) -> Iterator[tuple[int, list[float]]]:
         """0 for the choice that the reply equals, -1 for the others."""
-        found = []
-        for request in requests:
+        for place, request in enumerate(requests):
             self._hear(request.key, 0)
-            found.append([0.0 if choice == self._reply(request, 0) else -1.0 for choice in choices])
-        return found
+            yield place, [0.0 if choice == self._reply(request, 0) else -1.0 for choice in choices]
 
     def count_tokens(self, request: Request) -> int:
         """Words, as good as tokens for a fake."""

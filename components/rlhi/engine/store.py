@@ -31,16 +31,9 @@ TABLES = (
 )
 BUSY = 60.0  # seconds that a writer waits for others
 LEASE = 60.0  # seconds; renewed three times as often
+PAUSE = 0.2  # seconds between looks at what another process was asked for
 START = uuid.uuid4().hex  # a container that starts again has the same host and pid
 AT_ONCE = 500  # keys looked up by one statement
-
-
-def configured() -> Path | None:
-    """``RLHI_REPLIES``, or the file in the folder of ``RLHI_STORE``; none without either."""
-    file, folder = os.environ.get("RLHI_REPLIES"), os.environ.get("RLHI_STORE")
-    if file:
-        return Path(file)
-    return Path(folder) / NAME if folder else None
 
 
 def delete(path: Path) -> bool:
@@ -53,15 +46,18 @@ def delete(path: Path) -> bool:
 
 
 class Store:
-    """Values by key, for one thread.
+    """Values by key, for one thread: see `rlhi.engine.replies`. ``moved_by`` is the variable that names another place.
 
     Raises:
         InputError: the file cannot be used: no room, no right to write, not ours, broken, or of another layout.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, moved_by: str = "RLHI_REPLIES") -> None:
         self.path = path
-        with _explained(path):
+        self.place = str(path)
+        self.pause = PAUSE
+        self._moved_by = moved_by
+        with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _connect(path)
             weakref.finalize(self, self._db.close)
@@ -70,7 +66,7 @@ class Store:
     def find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
         """The values that are there, in any order."""
         for some in _chunks(keys):
-            with _explained(self.path):
+            with self._explained():
                 rows = self._db.execute(f"SELECT key, value FROM replies WHERE key IN ({_marks(some)})", some)  # noqa: S608
                 found = rows.fetchall()
             yield from found
@@ -80,6 +76,16 @@ class Store:
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO replies VALUES (?, ?)", (key, value))
             db.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def add(self, rows: Iterable[tuple[bytes, str]]) -> None:
+        """Keeps many values at once. The first value of a key stays."""
+        with self._writing() as db:
+            db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?)", rows)
+
+    def rows(self) -> Iterator[tuple[bytes, str]]:
+        """All values, in any order."""
+        with self._explained():
+            yield from self._db.execute("SELECT key, value FROM replies")
 
     @contextmanager
     def claim(self, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
@@ -115,15 +121,17 @@ class Store:
         return worker, mine
 
     def _dead(self) -> set[int]:
-        with _explained(self.path):
+        with self._explained():
             workers = self._db.execute("SELECT * FROM workers").fetchall()
-        return {worker for worker, *rest in workers if not _alive(*rest)}
+        return {
+            worker for worker, host, pid, start, until in workers if not alive(host, pid, start, until, time.time())
+        }
 
     def _free(self, keys: Sequence[bytes], dead: set[int]) -> list[bytes]:
         """Those that are neither kept nor claimed by the living, in order."""
         taken = {key for key, _ in self.find(keys)}
         for some in _chunks(keys):
-            with _explained(self.path):
+            with self._explained():
                 claims = self._db.execute(f"SELECT key, worker FROM claims WHERE key IN ({_marks(some)})", some)  # noqa: S608
                 taken |= {key for key, worker in claims if worker not in dead}
         return [key for key in keys if key not in taken]
@@ -136,7 +144,7 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with _explained(self.path):
+        with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -144,6 +152,25 @@ class Store:
             except BaseException:
                 self._db.rollback()
                 raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what SQLite says into one line that names the file and the way out."""
+        path, elsewhere = self.path, f"set {self._moved_by} to another place"
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # no room, no right, no folder, or locked for long
+            raise InputError(
+                f"{path}: replies cannot be stored there ({error}); make room or give the right to write, or"
+                f" {elsewhere}. What was stored stays"
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{path}: is no store of replies, or broken ({error}); delete it (its replies are asked for again), or"
+                f" {elsewhere}"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); {elsewhere}") from None
 
     def _prepare(self) -> None:
         """Makes the tables of a new file; refuses a file that is another's before anything in it is changed."""
@@ -169,11 +196,13 @@ class Store:
         if not (ours or layout or tables):
             return False
         if ours != OURS:
-            raise InputError(f"{self.path}: is a database, but no store of replies; set RLHI_REPLIES to another file")
+            raise InputError(
+                f"{self.path}: is a database, but no store of replies; set {self._moved_by} to another place"
+            )
         if layout != LAYOUT:
             raise InputError(
                 f"{self.path}: has layout {layout} of the store of replies, this is {LAYOUT}; delete the file (its"
-                " replies are asked for again), or set RLHI_REPLIES to another one"
+                f" replies are asked for again), or set {self._moved_by} to another place"
             )
         return True
 
@@ -205,8 +234,9 @@ def _forget(db: sqlite3.Connection, workers: Iterable[int]) -> None:
         db.execute("DELETE FROM workers WHERE id = ?", (worker,))
 
 
-def _alive(host: str, pid: int, start: str, until: float) -> bool:
-    if until < time.time():
+def alive(host: str, pid: int, start: str, until: float, now: float) -> bool:
+    """Whether a worker is to be reckoned with: its lease runs, and on this host its process is there."""
+    if until < now:
         return False
     if host != socket.gethostname():
         return True
@@ -219,25 +249,6 @@ def _alive(host: str, pid: int, start: str, until: float) -> bool:
     except PermissionError:  # another user's
         pass
     return True
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns what SQLite says into one line that names the file and the way out."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:  # no room, no right, no folder, or locked for long
-        raise InputError(
-            f"{path}: replies cannot be stored there ({error}); make room or give the right to write, or set"
-            " RLHI_REPLIES to a file on another disk. What was stored stays"
-        ) from None
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"{path}: is no store of replies, or broken ({error}); delete it (its replies are asked for again), or set"
-            " RLHI_REPLIES to another file"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); set RLHI_REPLIES to another file") from None
 
 
 def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

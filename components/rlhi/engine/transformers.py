@@ -17,10 +17,13 @@ import torch
 from rlhi.config import SamplingConfig
 from rlhi.engine import Reply, Request, tally
 from rlhi.engine.cache import with_room
+from rlhi.engine.families import families
 from rlhi.engine.models import Policy
-from rlhi.engine.prefix import Prefilled, continuation_logprobs, prefill
+from rlhi.engine.prefix import Prefilled, prefill
 from rlhi.records import FinishReason
+from rlhi.trees import Tree, best_layout, stream_logprobs
 
+CHOOSING = 4096  # tokens of a row of choices: larger ones are hardly faster, and more is lost with a kill
 LIKELY = 256  # tokens that nearly always hold the nucleus; finding them is much cheaper than sorting all
 
 
@@ -48,14 +51,15 @@ class TransformersEngine:
                 tally.add("tokens", len(drawn.tokens))
                 yield (*places[row][1:], self._reply(drawn))
 
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities of the choices as beginnings of the answer."""
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def weigh(self, requests: Sequence[Request], choices: Sequence[str]) -> Iterator[tuple[int, list[float]]]:
+        """Log-probabilities of the choices as beginnings of the answer, row of trees by row."""
         prompts = [self.policy.renderer.prompt(request.messages, request.persona) for request in requests]
         tokens = [self.policy.renderer.encode(choice) for choice in choices]
-        found: list[list[float]] = continuation_logprobs(
-            self.policy, prompts, [tokens] * len(prompts), self.batch_size, "choosing"
-        )
-        return found
+        for family in families(prompts):
+            trees = [Tree(prompts[i], tokens) for i in family]
+            for place, scores in stream_logprobs(self.policy.model, trees, best_layout(self.policy.model), CHOOSING):
+                yield family[place], scores.tolist()
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the rendered prompt."""
@@ -71,7 +75,7 @@ class TransformersEngine:
         """Model, template and persona's role, and the kind of number that is computed with."""
         policy = self.policy
         template, role = policy.renderer.template_hash, policy.renderer.persona_role
-        return f"transformers {policy.weights} {template} {role} {policy.model.dtype} {policy.device.type}"
+        return f"transformers {policy.weights} {template} {role} {policy.dtype} {policy.device.type}"
 
     def _reply(self, drawn: "_Drawn") -> Reply:
         text = self.policy.renderer.tokenizer.decode(drawn.tokens, skip_special_tokens=True).strip()

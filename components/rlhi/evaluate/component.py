@@ -11,6 +11,7 @@ def evaluate(
     personas: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     verdicts: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],  # noqa: ARG001 - report.html of the verdicts: rlhi.execute tells KFP
     config: str,
 ) -> dsl.ContainerSpec:
     """Compares the trained model with the logged answers on held-out turns (WildChat UserEval)."""

@@ -4,29 +4,41 @@ Every text on it may come from a user and is escaped; control characters are sho
 not measured are said to be missing, and what an interval or a judge does not show is said beside it.
 """
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from markupsafe import Markup
 
 from rlhi import figures, paper
 from rlhi.classify.shares import LabelShares
+from rlhi.dpo.figures import curves_svg
+from rlhi.dpo.watch import best_step
+from rlhi.evaluate import pictures, tables
+from rlhi.evaluate.costs import costs
+from rlhi.evaluate.examples import KINDS, OF_A_KIND, examples, of_each_kind
+from rlhi.evaluate.headline import (
+    CONTRASTS,
+    MODES,
+    OPPONENTS,
+    bounds,
+    cautions,
+    conclusion,
+    headline_rate,
+    p_value,
+    points,
+    reward_beside,
+)
+from rlhi.evaluate.pictures import user_rates
+from rlhi.evaluate.results import Results
 from rlhi.evaluate.winrates import REWARD, WinRate
 from rlhi.manifest import FunnelRow
-from rlhi.page import as_data, counted, environment, percent, style
-from rlhi.records import Message, Opponent, Pair, Persona, Reason
+from rlhi.page import as_data, environment, percent, script, style
+from rlhi.records import Pair, Persona, Reason
 
 SHOWN = 50  # pairs, examples and personas on the page; more are spread evenly over what there is
-UNSTEADY = 0.3  # share of turns on which a judge that contradicts itself says little
-FEW_USERS = 10  # under which a percentile bootstrap is clearly too narrow
-
-OPPONENTS: dict[Opponent, str] = {"log": "the answer in the log", "base": "the base model's answer"}
 
 REASONS: dict[Reason, str] = {
     "not_a_record": "not a record of the expected form",
@@ -56,6 +68,8 @@ REASONS: dict[Reason, str] = {
     "no_error_found": "the annotator found no error in the solution",
     "no_wrong_step": "no step of the solution can be named as the first wrong one",
     "sample_cap": "beyond the number of solutions taken",
+    "filtered": "the model's server ended it by a filter, or by something that is no answer",
+    "unanswered": "the model's server did not answer it in time, though it answered others",
     "unreadable_label": "the classifier's answer could not be read",
     "no_meaningful_feedback": "the user gives no meaningful feedback",
     "prompt_too_long": "the prompt is longer than the model takes",
@@ -79,154 +93,115 @@ REASONS: dict[Reason, str] = {
     "not_better_than_original": "the rewrite scores below the original",
     "equal_answers": "chosen and rejected are the same text",
     "tie": "chosen and rejected score the same",
+    "contaminated": "the context holds an item of a benchmark",
+    "prompt_burst": "the user sent nearly the same prompt before",
     "rejected_too_short": "the rejected answer is too short, a sign of a poor prompt",
     "rejected_reward_too_low": "the rejected answer scores too low",
     "gap_too_large": "chosen and rejected lie too far apart, a sign of an ambiguous prompt",
+    "unsafe_follow_up": "the follow-up asks for what safety rules out",
+    "punished_refusal": "the follow-up complains about a refusal that was right",
+    "unread_check": "whether the follow-up is safe to learn from could not be told",
+    "conversation_pair_cap": "beyond the number of pairs taken per conversation",
+    "user_pair_cap": "beyond the number of pairs taken per user",
     "pair_too_long": "prompt and answer are longer than training takes",
+    "prompt_not_a_prefix": "the chat template writes the prompt differently once an answer follows",
+    "validation": "kept out of training, to measure the model while it trains",
     "no_logged_answer": "the log has no answer to compare with",
     "turn_cap": "beyond the number of turns judged",
 }
 
 
 @dataclass(frozen=True)
-class Example:
-    """One held-out turn with the answers that were compared, by name (such as "trained", "base", "log")."""
-
-    user_id: str
-    persona: str | None
-    context: tuple[Message, ...]
-    answers: dict[str, str]
-    outcome: str
-
-
-@dataclass(frozen=True)
 class Report:
-    """All that the page shows. ``summary`` says in a sentence what was trained on what; ``settings`` is by stage."""
+    """All that the page shows.
+
+    ``summary`` says in a sentence what was trained on what; ``judge`` who judged; ``settings`` and ``measured``, the
+    metrics that tell what models were asked, are by stage. ``warnings`` are
+    training's.
+    """
 
     title: str
     summary: str
+    judge: str
+    results: Results
     funnel: Sequence[FunnelRow]
-    win_rates: Sequence[WinRate]
     pairs: Sequence[Pair]
     personas: Sequence[Persona]
     history: Sequence[Mapping[str, float]]
-    examples: Sequence[Example]
     notes: Sequence[str]
     settings: Mapping[str, Mapping[str, Any]]
+    measured: Mapping[str, Mapping[str, float]]
     labels: LabelShares
+    warnings: Sequence[str] = ()
 
 
 def render(report: Report) -> str:
     """The page. The same report gives the same text."""
+    results = report.results
+    rates = results.overall
+    headline = headline_rate(rates)
+    found = examples(results.contests, results.verdicts, headline)
     page = environment()
-    page.filters.update(csp_hash=_csp_hash, flat=lambda values: list(_flat(values)))
-    headline = headline_rate(report.win_rates)
-    return page.from_string(resources.files(__package__).joinpath("report.html.j2").read_text()).render(
+    page.filters.update(
+        flat=lambda values: list(_flat(values)), bounds=bounds, points=points, p_value=p_value, number=_number
+    )
+    return page.get_template("evaluate/report.html.j2").render(
         report=report,
         style=style(),
+        script=script(),
+        rates=rates,
+        in_picture=len(tables.without_controls(rates)),
+        controls=[each for each in results.differences if each.mode is None],
+        other_models=[each for each in results.differences if each.mode is not None],
+        comparisons=tables.by_comparison,
+        sides=tables.by_sides,
+        judged=[rate for rate in rates if rate.metric != REWARD],
         headline=headline,
-        reward=_reward_beside(report.win_rates, headline),
-        conclusion=conclusion(report.win_rates),
+        reward=reward_beside(rates, headline),
+        conclusion=conclusion(rates),
         cautions=cautions(headline),
         curves=training_notes(report.history),
         opponents=OPPONENTS,
-        paper=paper.WIN_RATES,
+        modes=MODES,
+        kinds=KINDS,
+        contrasts=CONTRASTS,
+        table_2=tables.table_2({"this run": results.win_rates}),
+        table_5=tables.table_5({"this run": results.win_rates}),
+        parts=tables.by_part(results.win_rates, headline),
+        examples=found,
+        shown_examples=of_each_kind(found),
+        shown_kinds={kind: said for kind, said in KINDS.items() if any(each.kind == kind for each in found)},
+        of_a_kind=OF_A_KIND,
+        users=user_rates(tables.by_user(results, headline)),
+        costs=costs(report.measured),
         paper_shares=paper.LABEL_SHARES,
         reasons=REASONS,
         shown=SHOWN,
-        pictures=_pictures(report),
+        pictures=_pictures(report, headline),
     )
 
 
-def headline_rate(rates: Sequence[WinRate]) -> WinRate | None:
-    """The judge's rate that the page leads with: usereval, persona-guided, against the log, or what comes nearest."""
-    judged = [rate for rate in rates if rate.metric != REWARD and rate.rate is not None]
-    return min(judged, key=_distance, default=None)
-
-
-def conclusion(rates: Sequence[WinRate]) -> list[str]:
-    """What the headline rate and the reward model's show, a sentence each."""
-    rate = headline_rate(rates)
-    if rate is None or rate.rate is None:
-        return ["No win rate was measured, so this page shows what was learned from, not whether it helped."]
-    sentences = [
-        f"On {counted(rate.turns, 'held-out turn')} of {counted(rate.users, 'user')}, the judge ({rate.metric}, "
-        f"{rate.mode}) prefers the trained model's answer to {OPPONENTS[rate.opponent]} {percent(rate.rate)} of the "
-        f"time{_bounds(rate)}: {_meaning(rate)}."
-    ]
-    reward = _reward_beside(rates, rate)
-    if reward is None or reward.rate is None:
-        return [*sentences, "No win rate by reward was measured for this comparison."]
-    return [
-        *sentences,
-        f"The reward model scores the trained model's answer higher on {percent(reward.rate)} of "
-        f"{counted(reward.turns, 'turn')}{_bounds(reward)}: {_meaning(reward)}. It also chose the training pairs, so "
-        "this says whether training reached its aim, not whether users gain.",
-    ]
-
-
-def cautions(rate: WinRate | None) -> list[str]:
-    """What speaks against trusting the headline rate."""
-    if rate is None:
-        return []
-    found = []
-    if rate.disagreement is not None and rate.disagreement > UNSTEADY:
-        found.append(
-            f"The judge contradicts itself on {100 * rate.disagreement:.0f}% of turns when the order is swapped: its "
-            f"verdicts carry little information. It names the answer shown first {percent(rate.first_position)} of "
-            "the time."
-        )
-    if rate.unread:
-        found.append(f"{counted(rate.unread, 'verdict')} could not be read: left out, not guessed.")
-    if 2 <= rate.users < FEW_USERS:
-        found.append(f"Only {rate.users} users were judged: an interval from so few is narrower than it should be.")
-    return found
-
-
 def training_notes(history: Sequence[Mapping[str, float]]) -> list[str]:
-    """How the curves moved, as means of the first and of the last quarter of the recorded steps."""
-    moves = {key: _move(history, key) for key in ("loss", "rewards/accuracies", "logps/chosen", "logps/rejected")}
+    """How the curves moved, as means of the first and of the last quarter of the steps, and validation's best."""
+    moves = {key: _move(history, key) for key in ("loss", "rewards/accuracies")}
     notes = []
     if loss := moves["loss"]:
         notes.append(f"The loss went from {loss[0]:.3f} to {loss[1]:.3f}.")
     if accuracy := moves["rewards/accuracies"]:
         notes.append(f"The share of pairs ranked rightly went from {percent(accuracy[0])} to {percent(accuracy[1])}.")
-    chosen, rejected = moves["logps/chosen"], moves["logps/rejected"]
-    if chosen and rejected and chosen[1] < chosen[0] and rejected[1] < rejected[0]:
-        notes.append(
-            f"Both log-probabilities fall, of the chosen answers from {chosen[0]:.1f} to {chosen[1]:.1f} and of the "
-            f"rejected from {rejected[0]:.1f} to {rejected[1]:.1f}: the model moves away from both, and the margin "
-            "tells only which it leaves faster."
-        )
+    best = best_step(history)
+    if best is not None:
+        notes.append(_validated(next(row for row in history if row["step"] == best and "eval_loss" in row)))
     return notes
 
 
-def _distance(rate: WinRate) -> tuple[bool, bool, bool]:
-    return rate.metric != "usereval", rate.opponent != "log", rate.mode != "persona-guided"
-
-
-def _reward_beside(rates: Sequence[WinRate], headline: WinRate | None) -> WinRate | None:
-    """The reward model's rate for the headline's comparison."""
-    if headline is None:
-        return None
-    key = (REWARD, headline.opponent, headline.mode)
-    return next((rate for rate in rates if (rate.metric, rate.opponent, rate.mode) == key), None)
-
-
-def _bounds(rate: WinRate) -> str:
-    return "" if rate.low is None else f" (95% interval {percent(rate.low)} to {percent(rate.high)})"
-
-
-def _meaning(rate: WinRate) -> str:
-    if rate.low is None or rate.high is None:
-        return "with fewer than two users there is no interval, so this run does not show a difference"
-    if rate.low == rate.high:
-        return "all users scored alike, so the interval has no width and says nothing about other users"
-    if rate.low <= 0.5 <= rate.high:
-        return "the interval includes 50%, so this run does not show a difference"
-    if rate.low > 0.5:
-        return "the interval lies above 50%, so the trained model's answers are preferred"
-    return f"the interval lies below 50%, so {OPPONENTS[rate.opponent]} is preferred"
+def _validated(row: Mapping[str, float]) -> str:
+    where = f"step {row['step']:.0f}: {row['eval_loss']:.3f}"
+    found = f"On pairs of users that were not trained on, the loss was lowest at {where}"
+    if "eval_rewards/accuracies" not in row:
+        return f"{found}."
+    accuracy, margin = row["eval_rewards/accuracies"], row["eval_rewards/margins"]
+    return f"{found}, with {percent(accuracy)} ranked rightly and a margin of {margin:.3f}."
 
 
 def _move(history: Sequence[Mapping[str, float]], key: str) -> tuple[float, float] | None:
@@ -235,19 +210,20 @@ def _move(history: Sequence[Mapping[str, float]], key: str) -> tuple[float, floa
     return (sum(values[:part]) / part, sum(values[-part:]) / part) if len(values) > 1 else None
 
 
-def _pictures(report: Report) -> dict[str, Markup | str]:
+def _pictures(report: Report, headline: WinRate | None) -> dict[str, Markup | str]:
     """Drawings that are ours, not user text, and so safe to place as they are."""
+    rate = None if headline is None else headline.rate
     return {
         "funnel": Markup(figures.funnel(report.funnel)),  # noqa: S704
-        "win_rates": Markup(figures.win_rates(report.win_rates)),  # noqa: S704
-        "training": Markup(figures.training(report.history)),  # noqa: S704
+        "win_rates": Markup(figures.win_rates(tables.without_controls(report.results.overall))),  # noqa: S704
+        "users": Markup(pictures.users(user_rates(tables.by_user(report.results, headline)), rate)),  # noqa: S704
+        "training": Markup(curves_svg(report.history)),  # noqa: S704
         "margins": as_data(figures.margins(report.pairs)) if report.pairs else "",
     }
 
 
-def _csp_hash(text: str) -> str:
-    """The source expression that lets the page's own script run, and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _number(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,244 +1,169 @@
-"""Compares the trained model with the logged answers on held-out turns (WildChat UserEval).
+"""Compares a model with the logged answers, or with other models, on held-out turns (WildChat UserEval).
 
 At every user turn of a held-out conversation the model answers within the logged context, and a judge compares its
-answer with the logged one on three axes (3.4, Figs. 10 to 12), context-only and persona-guided; the persona comes from
-the reference history alone. Beyond the paper: every comparison is made in both orders, a verdict that cannot be read is
-null and counted, intervals are clustered by user, the base model is an opponent by choice, and the win rate of the
-rewards stands beside the judge's.
+answer with the opponent's on three axes (3.4, Figs. 10 to 12): personalization, instruction-following (whose judge sees
+no persona) and usereval, both at once. The persona comes from the reference history alone. Who is held out, ingest
+decides: users with at least `ingest.eval_min_conversations`, their last `ingest.held_out` conversations each.
 
-The judge chooses between [A] and [B] by their log-probability. A small judge mostly prefers a position: the report says
-how often it contradicts itself when the order is swapped.
+Who plays. `--model` is the output of dpo that is evaluated; without it, `model` is evaluated as it is. The
+opponents are the log (the paper's), the base model, and a champion: `--champion`, another output of dpo, or
+`champion_model`, or both. All answer the same turns in the same modes. `--earlier` is an evaluation of another model on
+the same users: what both won of their common opponents is compared turn by turn, without asking the judge again.
+
+What is said of it. A turn scores the mean over its two orders, so a judge that contradicts itself counts half for each.
+Win rates are over all turns, initial and follow-up turns (Table 5), and with `--traits` (the output of analyze) by what
+users prefer (Table 1); each says over how many turns and users. Intervals resample users; p-values flip the signs of
+whole users; the length-controlled rate is what would be left were both answers equally long. A question that is not
+answered, or not readably, has no verdict: it is counted, its words are kept, and `worst` and `best` say what the rate
+could be had all of them been read. The judge's own failings stand beside: how often it contradicts itself when the
+order is swapped, and how often it names the answer shown first. The win rate of the reward model stands beside the
+judge's; it is never put in its place.
+
+Controls. `shuffled-persona` answers with another user's persona, `shuffled-judge` judges persona-guided answers by
+another user's, context-only uses none: if these do as well as the user's own, nothing was personal. Differences between
+modes are paired, turn by turn. `over_personalization` tells what quality a persona costs where it does not matter.
+
+The judge. In this process it chooses between [A] and [B] by log-probability; a small judge mostly prefers a position.
+A chat judge writes: `--judge.kind openai --judge.server.url ... --judge.model.id ... --method generate`; it may reason
+first, the last letter in brackets counts. What it may cost is told before the first question, and
+`--judge.server.max_cost` caps it. With RLHI_REPLIES set, every verdict is stored when it comes: a run that is
+interrupted, capped or repeated asks for nothing twice. `--orders one` is cheaper by half, and worse.
+
+Example: the trained model against the log and its own base, in all modes, by a hosted judge.
+
+    rlhi evaluate --conversations ingest --personas persona --model dpo --verdicts out \\
+      --opponents '["log", "base"]' \\
+      --modes '["context-only", "persona-guided", "shuffled-persona", "shuffled-judge"]' --over_personalization true \\
+      --method generate --judge.kind openai --judge.model.id o3 --judge.server.url https://api.openai.com/v1 \\
+      --judge.server.extra '{"temperature": null, "top_p": null}' --judge.server.logprobs false \\
+      --judge.server.price_in 2 --judge.server.price_out 8 --judge.server.max_cost 50
+
+The output holds the verdicts, `turns.parquet`, `contests.parquet` (all answers and rewards), `figures.json` and
+`report.html`; `rlhi.evaluate.results` says what is in them, and how the metrics are named.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from rlhi.artifacts import Input, Output
-from rlhi.caps import beyond
-from rlhi.classify.shares import LabelShares, measured_shares
-from rlhi.config import CLOSED, EngineConfig, ModelConfig, SamplingConfig, StageConfig, as_dict
-from rlhi.conversations import answer_after, context_of, turn_id, user_indices
-from rlhi.dpo.stage import read_history
-from rlhi.engine import Engine, Request, generate, open_engine, with_store
+from rlhi.analyze.traits import DIMENSIONS
+from rlhi.artifacts import Input, Output, user_rows
+from rlhi.engine import Engine, open_engine, tally, with_store
 from rlhi.errors import InputError
-from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, scores_by_group
-from rlhi.evaluate.report import Example, Report, render
-from rlhi.evaluate.winrates import WinRate, reward_win_rates, win_rates
-from rlhi.manifest import FunnelRow, count_reasons, merge_funnels
+from rlhi.evaluate.answers import Player, answer, with_rewards
+from rlhi.evaluate.bearing import with_bearing
+from rlhi.evaluate.config import EvaluateConfig
+from rlhi.evaluate.differences import between_modes, over_personalization
+from rlhi.evaluate.earlier import since
+from rlhi.evaluate.judge import judge
+from rlhi.evaluate.pages import Background, report
+from rlhi.evaluate.report import render
+from rlhi.evaluate.results import Results, as_metrics, save
+from rlhi.evaluate.turns import Contest, HeldOutTurn, held_out_turns, with_other_personas
+from rlhi.evaluate.winrates import judged, rewarded, win_rates
+from rlhi.manifest import FunnelRow, count_reasons
 from rlhi.personas import Personas
-from rlhi.records import (
-    Answer,
-    Axis,
-    Candidates,
-    Conversation,
-    Dropped,
-    Mode,
-    Opponent,
-    Pair,
-    Persona,
-    Verdict,
-)
-from rlhi.reward.stage import RewardConfig, RewardModel, open_reward
-
-
-@dataclass(frozen=True, kw_only=True, config=CLOSED)
-class EvaluateConfig(StageConfig):
-    """Who answers, who judges, against whom."""
-
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    judge: EngineConfig = Field(default_factory=EngineConfig)
-    calibrate: bool = Field(
-        default=False, description="Take away each letter's score between two empty answers: for small judges."
-    )
-    reward: RewardConfig = Field(default_factory=RewardConfig)
-    axes: tuple[Axis, ...] = Field(default=("personalization", "instruction-following", "usereval"), description="3.4.")
-    modes: tuple[Mode, ...] = Field(default=("context-only", "persona-guided"), description="Inference settings (3.4).")
-    opponents: tuple[Opponent, ...] = Field(
-        default=("log",), description="The answer in the log (3.4), or the base model's."
-    )
-    max_users: int = Field(default=100, ge=1, description="Evaluation users taken at most, by seed (3.4: 100).")
-    max_turns: int | None = Field(
-        default=None, ge=1, description="Held-out turns taken at most, by seed; null takes all."
-    )
-    batch_size: int = Field(default=32, ge=1, description="Sequences computed at a time.")
-    resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples of users for the intervals.")
-
-
-Answers = Mapping[tuple[str, Mode], str]
-
-
-class Answering(Protocol):
-    """Opens an engine on the trained model or on the base model."""
-
-    def __call__(self, *, trained: bool) -> Engine:
-        """The engine, loaded."""
+from rlhi.records import Conversation, Dropped, Pair, Persona, Trait, Verdict
+from rlhi.reward.stage import open_reward
 
 
 def run(
     conversations: Input[Conversation],
     personas: Input[Persona],
-    model: Input[Pair],
     verdicts: Output[Verdict],
     config: EvaluateConfig,
+    model: Input[Pair] | None = None,
+    champion: Input[Pair] | None = None,
+    traits: Input[Trait] | None = None,
+    earlier: Input[Verdict] | None = None,
 ) -> None:
-    """Writes the verdicts, their win rates and ``report.html``."""
+    """Writes the verdicts, what they are of, the figures and ``report.html``.
 
-    def answering(*, trained: bool) -> Engine:
-        from rlhi.engine.models import load_policy
-        from rlhi.engine.transformers import TransformersEngine
-
-        policy = load_policy(config.model, model.path / "adapter" if trained else None)
-        return with_store(TransformersEngine(policy, config.batch_size))
-
-    rows, known, pairs = conversations.read(), personas.read(), model.read()
-    turns, dropped = held_out_turns(rows, Personas(known), config)
-    if not turns:
-        raise InputError(_no_turns(rows, dropped))
-    contests, too_long = answer(turns, answering, config)
+    Raises:
+        InputError: nothing is held out or can be judged, an opponent or another user's persona is missing, a model or
+            the judge cannot be asked, or the earlier evaluation is not comparable.
+    """
+    players, asked = Players(config, model, champion), tally.since()
+    rows, known = conversations.read(), personas.read()
+    pairs = [] if model is None else model.read()
+    turns, dropped = _turns(rows, known, config)
+    contests, too_long = answer(turns, players, config)
     turns, dropped = [turn for turn in turns if turn.id not in {row.id for row in too_long}], dropped + too_long
-    if not turns:
-        raise InputError(_no_turns(rows, dropped))
-    kept = judge(contests, config.axes, open_engine(config.judge), calibrate=config.calibrate)
-    rates = _rates(contests, kept, config)
+    engine = open_engine(config.judge)
+    kept = judge(contests, engine, config)
+    if config.over_personalization:
+        turns = with_bearing(turns, engine, config)
     verdicts.holds(one.user_id for one in known)  # on the report, as are the pairs and the turns
-    verdicts.holds(one.user_id for one in pairs)
+    for trained in filter(None, (model, champion)):  # what they say was learned from these
+        verdicts.holds(user_rows(trained.path))
     verdicts.write(kept, dropped, len(turns) + len(dropped), count=len(turns))
-    verdicts.measure(as_metrics(rates))
-    upstream = [conversations.manifest, personas.manifest, model.manifest]
-    notes = {name: text for each in upstream for name, text in each.notes.items()}
+    if not turns:  # told after the rows: a shard, which ends with them, may have no turn of its own
+        raise InputError(_no_turns(rows, dropped))
+    contests = with_rewards(contests, open_reward(config.reward))
+    found = figures(turns, contests, kept, config, [] if traits is None else traits.read())
+    if earlier is not None:
+        outcomes = {**judged(kept), **rewarded(contests)}
+        found = replace(found, differences=[*found.differences, *since(earlier, outcomes, config)])
+    verdicts.measure(as_metrics(found))
+    save(found, verdicts)
+    upstream = [each for each in (conversations, personas, model) if each is not None]
     own = FunnelRow("evaluate", verdicts.rows_in, verdicts.kept, verdicts.dropped)
-    page = Report(
-        title="What users said, what was learned, and how sure that is",
-        summary=f"{config.model.name} with a LoRA adapter, trained on {model.manifest.kept} preference pairs.",
-        funnel=[*merge_funnels([each.funnel for each in upstream]), own],
-        win_rates=rates,
-        pairs=pairs,
-        personas=known,
-        history=read_history(model.path),
-        examples=examples(contests, kept),
-        labels=LabelShares(notes.pop("labels", ""), measured_shares(model.manifest.measured.get("classify", {}))),
-        notes=list(notes.values()),
-        settings={**upstream[0].settings, **upstream[1].settings, **upstream[2].settings, "evaluate": as_dict(config)},
-    )
+    page = report(found, Background(upstream, known, pairs, model), own, config, tally.metrics(asked()))
     verdicts.file("report.html").write_text(render(page))
 
 
-def _rates(contests: Sequence[Contest], verdicts: Sequence[Verdict], config: EvaluateConfig) -> list[WinRate]:
-    """The judge's win rates, and the reward's beside them."""
-    scored = scores_by_group(contests, reward_scores(contests, open_reward(config.reward)))
-    judged = win_rates(verdicts, config.resamples, config.seed)
-    return judged + reward_win_rates(scored, config.resamples, config.seed)
+class Players:
+    """Opens the engine of the evaluated model, of its base, or of the champion.
+
+    Raises:
+        InputError: the champion is an opponent, but nobody says who that is.
+    """
+
+    def __init__(self, config: EvaluateConfig, model: Input[Pair] | None, champion: Input[Pair] | None) -> None:
+        if "champion" in config.opponents and champion is None and config.champion_model is None:
+            raise InputError(
+                "evaluate.opponents: who is the champion? Give --champion (an output of dpo), champion_model, or both"
+            )
+        self._config = config
+        self._trained = {"trained": model, "champion": champion}
+
+    def __call__(self, player: Player) -> Engine:
+        """The engine, which loads its weights when it is first asked."""
+        from rlhi.engine.models import load_policy, trained_in
+        from rlhi.engine.transformers import TransformersEngine
+
+        trained = self._trained.get(player)
+        named = self._config.champion_model if player == "champion" else None
+        policy = load_policy(named or self._config.model, None if trained is None else trained_in(trained.path))
+        return with_store(TransformersEngine(policy, self._config.batch_size))
 
 
-def held_out_turns(
-    rows: Sequence[Conversation], personas: Personas, config: EvaluateConfig
+def figures(
+    turns: Sequence[HeldOutTurn],
+    contests: Sequence[Contest],
+    verdicts: Sequence[Verdict],
+    config: EvaluateConfig,
+    traits: Sequence[Trait] = (),
+) -> Results:
+    """What the verdicts and the rewards come to."""
+    how = (config.resamples, config.seed)
+    named: dict[str, list[str]] = {}
+    for each in traits:
+        name = DIMENSIONS[each.dimension].names[each.preference]
+        named.setdefault(each.user_id, []).append(f"{each.dimension}/{name}")
+    outcomes = {**judged(verdicts), **rewarded(contests)}
+    lost = over_personalization(outcomes, turns, *how) if config.over_personalization else []
+    rates = win_rates(outcomes, *how, named)
+    return Results(turns, contests, verdicts, rates, between_modes(outcomes, *how), lost)
+
+
+def _turns(
+    rows: Sequence[Conversation], known: Sequence[Persona], config: EvaluateConfig
 ) -> tuple[list[HeldOutTurn], list[Dropped]]:
-    """The user turns of held-out conversations that have a logged answer and a persona, capped by seed."""
-    held_out = [row for row in rows if row.split == "held-out"]
-    others = beyond((row.user_id for row in held_out), config.max_users, config.seed)
-    turns, dropped = [], []
-    for row in held_out:
-        for index in user_indices(row):
-            key, logged, persona = turn_id(row, index), answer_after(row, index), personas.of(row)
-            if row.user_id in others:
-                dropped.append(Dropped(key, "user_cap"))
-            elif logged is None:
-                dropped.append(Dropped(key, "no_logged_answer"))
-            elif persona is None:
-                dropped.append(Dropped(key, "no_persona"))
-            else:
-                turns.append(HeldOutTurn(key, row.user_id, context_of(row, index), persona, logged))
-    capped = beyond((turn.id for turn in turns), config.max_turns, config.seed)
-    dropped += [Dropped(turn.id, "turn_cap") for turn in turns if turn.id in capped]
-    return [turn for turn in turns if turn.id not in capped], dropped
-
-
-def answer(
-    turns: Sequence[HeldOutTurn], answering: Answering, config: EvaluateConfig
-) -> tuple[list[Contest], list[Dropped]]:
-    """Lets the trained model answer every turn in every mode, and the base model where it is an opponent."""
-    trained = answering(trained=True)
-    long = {turn.id for turn in turns if trained.count_tokens(_longest(turn)) > trained.max_prompt_tokens}
-    turns = [turn for turn in turns if turn.id not in long]
-    ours = _answers(turns, trained, config)
-    base = _answers(turns, answering(trained=False), config) if "base" in config.opponents else {}
-    contests = [
-        Contest(turn, mode, opponent, ours[turn.id, mode], turn.logged if opponent == "log" else base[turn.id, mode])
-        for opponent in config.opponents
-        for mode in config.modes
-        for turn in turns
-    ]
-    return contests, [Dropped(key, "prompt_too_long") for key in sorted(long)]
-
-
-def _longest(turn: HeldOutTurn) -> Request:
-    """The longest of a turn's prompts: a turn is answered in every mode or in none."""
-    return Request(turn.id, turn.context, turn.persona)
-
-
-def _answers(turns: Sequence[HeldOutTurn], engine: Engine, config: EvaluateConfig) -> Answers:
-    asked = [(turn, mode) for turn in turns for mode in config.modes]
-    requests = [
-        Request(turn.id, turn.context, turn.persona if mode == "persona-guided" else None) for turn, mode in asked
-    ]
-    replies = generate(engine, requests, config.sampling, 1, config.seed)
-    return {(turn.id, mode): reply.text for (turn, mode), (reply,) in zip(asked, replies, strict=True)}
-
-
-def reward_scores(contests: Sequence[Contest], model: RewardModel) -> list[tuple[float | None, float | None]]:
-    """Rewards of both answers of each contest, always with the user's persona; a turn's answers are one row."""
-    turns = {contest.turn.id: contest.turn for contest in contests}
-    texts: dict[str, dict[str, None]] = {key: {} for key in turns}
-    for contest in contests:
-        texts[contest.turn.id] |= {contest.ours: None, contest.theirs: None}
-    rows = [_as_candidates(turn, list(texts[key])) for key, turn in turns.items()]
-    rewards = {
-        (row.id, answer.text): reward
-        for row, own in zip(rows, model.score(rows), strict=True)
-        for answer, reward in zip(row.answers, own, strict=True)
-    }
-    return [(rewards[each.turn.id, each.ours], rewards[each.turn.id, each.theirs]) for each in contests]
-
-
-def _as_candidates(turn: HeldOutTurn, texts: Sequence[str]) -> Candidates:
-    answers = tuple(Answer(text, "sample", None, None, None) for text in texts)
-    return Candidates(turn.id, turn.user_id, turn.context, turn.persona, None, answers)
-
-
-def as_metrics(rates: Sequence[WinRate]) -> dict[str, float]:
-    """``win_rate/OPPONENT/METRIC/MODE`` and its interval; what was not measured is absent."""
-    metrics: dict[str, float] = {}
-    for rate in rates:
-        name = f"win_rate/{rate.opponent}/{rate.metric}/{rate.mode}"
-        values = {"": rate.rate, "/low": rate.low, "/high": rate.high, "/disagreement": rate.disagreement}
-        metrics |= {f"{name}{end}": value for end, value in values.items() if value is not None}
-        metrics[f"{name}/unread"] = float(rate.unread)
-    return metrics
-
-
-def examples(contests: Sequence[Contest], verdicts: Sequence[Verdict]) -> list[Example]:
-    """Each persona-guided turn (or whatever mode there is) with all its answers and what the judge said."""
-    last = contests[-1].mode if contests else None
-    answers: dict[str, dict[str, str]] = defaultdict(dict)
-    turns = {contest.turn.id: contest.turn for contest in contests if contest.mode == last}
-    for contest in contests:
-        if contest.mode == last:
-            answers[contest.turn.id] |= {"trained": contest.ours, contest.opponent: contest.theirs}
-    said: dict[str, list[str]] = defaultdict(list)
-    for verdict in verdicts:
-        if verdict.mode == last and verdict.axis == "usereval":
-            ours = "A" if verdict.order == "model-first" else "B"
-            won = {None: "no verdict", ours: "trained wins"}.get(verdict.winner, f"{verdict.opponent} wins")
-            said[verdict.turn_id].append(f"{verdict.order}, against {verdict.opponent}: {won}")
-    return [
-        Example(turn.user_id, turn.persona, turn.context, answers[key], "; ".join(said[key]))
-        for key, turn in turns.items()
-    ]
+    turns, dropped = held_out_turns(rows, Personas(known), config)
+    if not turns:
+        raise InputError(_no_turns(rows, dropped))
+    shuffled = any(mode.startswith("shuffled") for mode in config.modes)
+    return with_other_personas(turns, config.seed) if shuffled else turns, dropped
 
 
 def _no_turns(rows: Sequence[Conversation], dropped: Sequence[Dropped]) -> str:

@@ -1,7 +1,8 @@
 """Turns verdicts and rewards into win rates with user-clustered intervals (paper, 3.4).
 
 The paper reports one number per axis. We add what tells whether to believe it: both orders of the answers, an interval
-that knows that turns of one user are alike, and how often the judge contradicts itself.
+that knows that turns of one user are alike, how often the judge contradicts itself, what the rate would be were the
+answers equally long, and what it could be had every verdict been read.
 """
 
 import math
@@ -10,22 +11,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
-import numpy as np
-
-from rlhi.records import Axis, Mode, Opponent, Verdict
+from rlhi.evaluate.clusters import flip_test, interval
+from rlhi.evaluate.length import length_controlled
+from rlhi.evaluate.turns import Contest
+from rlhi.records import Axis, Mode, Opponent, TurnKind, Verdict
 
 REWARD = "reward"
-DRAWN = 1 << 22  # users drawn at a time: with all users of a big log, all resamples at once would not fit into memory
+ALL = "all"
+Key = tuple[Opponent, Mode, str]  # and the metric
 
 
 @dataclass(frozen=True)
 class WinRate:
     """How often the model's answer beats the opponent's. Rates and shares are in [0, 1]; null is not measured.
 
-    ``metric`` is an axis of the judge, or "reward". ``low`` and ``high`` bound the 95% interval. ``unread`` counts
-    verdicts that could not be read. ``disagreement`` is the share of turns, among those with both orders readable, on
-    which the two orders named different answers; 0.5 is what a coin gives. ``first_position`` is the share of readable
-    verdicts won by the answer shown first; 0.5 is a judge that does not mind the position.
+    ``metric`` is an axis of the judge, or "reward". ``part`` says over which turns: "all", "initial" and "follow-up"
+    (Table 5), or those of users with a trait, such as "tone/casual" (Table 1).
+
+    ``low`` and ``high`` bound the 95% interval. ``p`` is the chance of a rate as far from one half if neither answer
+    were better (`clusters.flip_test`). ``turns`` and ``users`` are what rate and interval are over: the turns with a
+    readable verdict or both rewards, of the ``asked`` turns; ``half_read`` of them have one order read of two.
+    ``unread`` counts verdicts without a winner. ``worst`` and ``best`` are the rates over all asked turns had every
+    one of these gone to the opponent, or to the model.
+
+    ``disagreement`` is the share of turns, among those with both orders readable, on which the two orders named
+    different answers; 0.5 is what a coin gives. ``first_position`` is the share of readable verdicts won by the answer
+    shown first; 0.5 is a judge that does not mind the position.
+
+    ``length_controlled`` is the rate were both answers equally long (`length`), with its bounds; of "all" turns only.
     """
 
     opponent: Opponent
@@ -39,113 +52,150 @@ class WinRate:
     unread: int
     disagreement: float | None
     first_position: float | None
+    part: str = ALL
+    asked: int = 0
+    half_read: int = 0
+    p: float | None = None
+    worst: float | None = None
+    best: float | None = None
+    length_controlled: float | None = None
+    length_low: float | None = None
+    length_high: float | None = None
 
 
-def win_rates(verdicts: Sequence[Verdict], resamples: int, seed: int) -> list[WinRate]:
-    """The judge's win rates per opponent, mode and axis, in the order of the record's literals (paper, 3.4).
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found of one turn in one comparison.
+
+    ``wins`` holds 1 for each verdict that names the model's answer, 0 for the opponent's, null for none; of rewards it
+    is one value, 0.5 for a tie. ``first`` says in the same places whether the answer shown first was named, ``longer``
+    is by how many characters the model's answer is longer.
+    """
+
+    turn_id: str
+    user_id: str
+    kind: TurnKind
+    wins: tuple[float | None, ...]
+    first: tuple[bool | None, ...]
+    longer: int
+
+    @property
+    def score(self) -> float | None:
+        """The mean of what could be read; null for nothing."""
+        read = [one for one in self.wins if one is not None]
+        return math.fsum(read) / len(read) if read else None
+
+
+Outcomes = Mapping[Key, Sequence[Outcome]]
+
+
+def judged(verdicts: Iterable[Verdict]) -> Outcomes:
+    """The outcomes by opponent, mode and axis, in the order of the record's literals.
 
     With w = 1 where a readable verdict names the model's answer and 0 where it names the opponent's, a turn t scores
-    s_t = mean of w over its readable verdicts, so a judge that contradicts itself over the two orders counts half. The
-    rate is the mean of s_t over the T turns with a readable verdict; the others are left out, and their verdicts are
-    counted in ``unread``. See `interval` for the bounds.
+    s_t = mean of w over its readable verdicts, so a judge that contradicts itself over the two orders counts half.
     """
-    groups: dict[tuple[Opponent, Mode, Axis], list[Verdict]] = defaultdict(list)
-    for verdict in verdicts:
-        groups[verdict.opponent, verdict.mode, verdict.axis].append(verdict)
-    return [
-        _judged((opponent, mode, axis), groups[opponent, mode, axis], resamples, seed)
-        for opponent, mode, axis in sorted(groups, key=_rank)
-    ]
+    groups: dict[Key, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+    for each in verdicts:
+        groups[each.opponent, each.mode, each.axis][each.turn_id].append(each)
+    return {key: [_outcome(own) for own in groups[key].values()] for key in sorted(groups, key=_rank)}
 
 
-def reward_win_rates(
-    scores: Mapping[tuple[Opponent, Mode], Sequence[tuple[str, str, float, float]]], resamples: int, seed: int
+def rewarded(contests: Iterable[Contest]) -> Outcomes:
+    """The outcomes by reward: s_t = 1 where the model's is higher, 0.5 where they are equal, 0 where it is lower."""
+    groups: dict[Key, list[Outcome]] = defaultdict(list)
+    for each in contests:
+        won = _compare(each.our_reward, each.their_reward)
+        longer = len(each.ours) - len(each.theirs)
+        outcome = Outcome(each.turn.id, each.turn.user_id, each.turn.kind, (won,), (None,), longer)
+        groups[each.opponent, each.mode, REWARD].append(outcome)
+    return {key: groups[key] for key in sorted(groups, key=_rank)}
+
+
+def win_rates(
+    outcomes: Outcomes, resamples: int, seed: int, traits: Mapping[str, Sequence[str]] | None = None
 ) -> list[WinRate]:
-    """Win rates by reward, from (turn id, user id, model's reward, opponent's reward); a tie counts half.
+    """The win rates of every comparison: over all turns, initial and follow-up turns, and by the traits of users.
 
-    A turn scores s_t = 1 where the model's reward is higher, 0.5 where they are equal, 0 where it is lower; rate and
-    interval are those of `win_rates`.
-
-    Raises:
-        ValueError: a reward is not a number; leave such a turn out.
+    The rate is the mean of s_t over the turns that have one; the others are left out and counted. See `interval` for
+    the bounds. ``traits`` names each user's, such as "tone/casual".
     """
     rates = []
-    for opponent, mode in sorted(scores, key=_rank):
-        rows = scores[opponent, mode]
-        scored = _by_user((turn, user, _compare(turn, ours, theirs)) for turn, user, ours, theirs in rows)
-        rates.append(_win_rate((opponent, mode, REWARD), scored, resamples, seed))
+    for key, own in outcomes.items():
+        for part, some in _parts(own, traits or {}).items():
+            rates.append(_win_rate(key, some, resamples, seed, part))
     return rates
 
 
-def interval(scores: Mapping[str, Sequence[float]], resamples: int, seed: int) -> tuple[float, float] | None:
-    """The 95% percentile bootstrap interval of the mean over turns; ``scores`` holds each user's turns.
+def by_user(scores: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    """Each user's scores, from (user id, score)."""
+    users: dict[str, list[float]] = defaultdict(list)
+    for user, score in scores:
+        users[user].append(score)
+    return dict(users)
 
-    Turns of one user are alike, so users are drawn, with all their turns: with S_u the sum and n_u the number of user
-    u's scores, a resample draws as many users as there are, with replacement, and gives sum(S_u) / sum(n_u); the bounds
-    are its 2.5% and 97.5% quantiles. Null for fewer than two users, who cannot tell how users differ. Where all users
-    score alike the interval has no width; that is a limit of the method, not certainty.
-    """
-    users = sorted(user for user, values in scores.items() if values)
-    if len(users) < 2:
-        return None
-    sums = np.array([math.fsum(scores[user]) for user in users])
-    counts = np.array([len(scores[user]) for user in users])
-    random, most = np.random.default_rng(seed), max(1, DRAWN // len(users))
-    means = []
-    for start in range(0, resamples, most):
-        drawn = random.integers(len(users), size=(min(most, resamples - start), len(users)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(low), float(high)
+
+def _parts(outcomes: Sequence[Outcome], traits: Mapping[str, Sequence[str]]) -> dict[str, list[Outcome]]:
+    """The turns of each part; a user may have several traits, or none."""
+    parts = {ALL: list(outcomes)}
+    parts |= {kind: [each for each in outcomes if each.kind == kind] for kind in get_args(TurnKind)}
+    for name in sorted({name for each in outcomes for name in traits.get(each.user_id, ())}):
+        parts[name] = [each for each in outcomes if name in traits.get(each.user_id, ())]
+    return parts
+
+
+def _outcome(verdicts: Sequence[Verdict]) -> Outcome:
+    verdicts = sorted(verdicts, key=lambda each: each.order)
+    wins = tuple(None if each.winner is None else float(_model_won(each)) for each in verdicts)
+    first = tuple(None if each.winner is None else each.winner == "A" for each in verdicts)
+    one = verdicts[0]
+    ours, theirs = (one.answer_a, one.answer_b) if one.order == "model-first" else (one.answer_b, one.answer_a)
+    return Outcome(one.turn_id, one.user_id, one.kind, wins, first, len(ours) - len(theirs))
+
+
+def _win_rate(key: Key, outcomes: Sequence[Outcome], resamples: int, seed: int, part: str) -> WinRate:
+    opponent, mode, metric = key
+    read = [(each.user_id, each.score) for each in outcomes if each.score is not None]
+    scores = by_user(read)
+    low, high = interval(scores, resamples, seed) or (None, None)
+    found = WinRate(
+        opponent,
+        mode,
+        metric,
+        rate=_mean([score for _, score in read]),
+        low=low,
+        high=high,
+        turns=len(read),
+        users=len(scores),
+        unread=sum(each.wins.count(None) for each in outcomes),
+        disagreement=_disagreement(outcomes),
+        first_position=_mean([float(one) for each in outcomes for one in each.first if one is not None]),
+        part=part,
+        asked=len(outcomes),
+        half_read=sum(each.score is not None and None in each.wins for each in outcomes),
+        p=flip_test({user: [one - 0.5 for one in own] for user, own in scores.items()}, resamples, seed),
+        worst=_mean([_with(each, 0.0) for each in outcomes]),
+        best=_mean([_with(each, 1.0) for each in outcomes]),
+    )
+    return _without_length(found, outcomes, resamples, seed) if part == ALL else found
+
+
+def _without_length(rate: WinRate, outcomes: Sequence[Outcome], resamples: int, seed: int) -> WinRate:
+    turns = [(each.user_id, each.score, each.longer) for each in outcomes if each.score is not None]
+    found, between = length_controlled(turns, resamples, seed) or (None, None)
+    low, high = between or (None, None)
+    return replace(rate, length_controlled=found, length_low=low, length_high=high)
+
+
+def _with(outcome: Outcome, unread: float) -> float:
+    """The turn's score had every verdict without a winner been ``unread``."""
+    return math.fsum(unread if one is None else one for one in outcome.wins) / len(outcome.wins)
 
 
 def _rank(key: tuple[str, ...]) -> tuple[int, ...]:
-    """The order of tables: as the literals list opponents, modes and axes."""
-    return tuple(get_args(literal).index(part) for literal, part in zip((Opponent, Mode, Axis), key, strict=False))
-
-
-def _judged(key: tuple[Opponent, Mode, Axis], verdicts: Sequence[Verdict], resamples: int, seed: int) -> WinRate:
-    read = [verdict for verdict in verdicts if verdict.winner is not None]
-    scores = _by_user((verdict.turn_id, verdict.user_id, float(_model_won(verdict))) for verdict in read)
-    return replace(
-        _win_rate(key, scores, resamples, seed),
-        unread=len(verdicts) - len(read),
-        disagreement=_disagreement(read),
-        first_position=_mean([float(verdict.winner == "A") for verdict in read]),
-    )
-
-
-def _win_rate(
-    key: tuple[Opponent, Mode, str], scores: Mapping[str, Sequence[float]], resamples: int, seed: int
-) -> WinRate:
-    """Rate and interval of each user's turn scores; what only a judge has stays null."""
-    opponent, mode, metric = key
-    low, high = interval(scores, resamples, seed) or (None, None)
-    turns = [score for user in scores.values() for score in user]
-    return WinRate(
-        opponent=opponent,
-        mode=mode,
-        metric=metric,
-        rate=_mean(turns),
-        low=low,
-        high=high,
-        turns=len(turns),
-        users=len(scores),
-        unread=0,
-        disagreement=None,
-        first_position=None,
-    )
-
-
-def _by_user(outcomes: Iterable[tuple[str, str, float]]) -> dict[str, list[float]]:
-    """Each user's turn scores, a turn's score being the mean of its outcomes, from (turn id, user id, outcome)."""
-    turns: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for turn_id, user_id, outcome in outcomes:
-        turns[turn_id, user_id].append(outcome)
-    users: dict[str, list[float]] = defaultdict(list)
-    for (_, user_id), values in turns.items():
-        users[user_id].append(math.fsum(values) / len(values))
-    return dict(users)
+    """The order of tables: as the literals list opponents, modes and axes, rewards last."""
+    literals = (get_args(Opponent), get_args(Mode), (*get_args(Axis), REWARD))
+    return tuple(names.index(part) for names, part in zip(literals, key, strict=True))
 
 
 def _model_won(verdict: Verdict) -> bool:
@@ -153,18 +203,15 @@ def _model_won(verdict: Verdict) -> bool:
     return (verdict.winner == "A") == (verdict.order == "model-first")
 
 
-def _disagreement(read: Sequence[Verdict]) -> float | None:
+def _disagreement(outcomes: Sequence[Outcome]) -> float | None:
     """Share of turns on which the two orders named different answers, among turns with both orders readable."""
-    named: dict[str, dict[str, set[bool]]] = defaultdict(lambda: defaultdict(set))
-    for verdict in read:
-        named[verdict.turn_id][verdict.order].add(_model_won(verdict))
-    both = [list(orders.values()) for orders in named.values() if len(orders) == 2]
+    both = [each.wins for each in outcomes if len(each.wins) == 2 and None not in each.wins]
     return _mean([float(first != second) for first, second in both])
 
 
-def _compare(turn: str, ours: float, theirs: float) -> float:
-    if math.isnan(ours) or math.isnan(theirs):
-        raise ValueError(f"turn {turn}: reward {ours} against {theirs} cannot be compared; leave unscored turns out")
+def _compare(ours: float | None, theirs: float | None) -> float | None:
+    if ours is None or theirs is None:
+        return None
     return 0.5 if ours == theirs else float(ours > theirs)
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
+from rlhi import watermark
 from rlhi.errors import InputError
 from rlhi.ingest import wildchat
 from rlhi.ingest.frame import Frame, from_rows
@@ -34,12 +35,12 @@ class Source:
 
 
 def open_source(uri: str, kind: Kind | None, mapping: Mapping) -> Source:
-    """Finds the files and their kind, from the first row or the schema of each.
+    """Finds the files and their kind, from the first row or the schema of each. A recurring run takes the new ones.
 
     Raises:
         InputError: nothing to read, an unreadable file, a kind that is not clear, or several kinds.
     """
-    files = list_files(uri)
+    files = watermark.take(uri, list_files(uri))
     kinds, rows = {}, []
     for file in files:
         with explained(file):

@@ -35,12 +35,12 @@ from rlhi.ingest.identity import UNSALTED, Hasher, read_users
 from rlhi.ingest.kinds import Kind
 from rlhi.ingest.ledger import SPLITS, Decision, Ledger, decide
 from rlhi.ingest.mapping import Mapping
-from rlhi.ingest.near import near_duplicates
 from rlhi.ingest.reader import Source, ahead, open_source, read_frames
 from rlhi.ingest.scan import Scan, dropped_rows
 from rlhi.ingest.solutions import read_solutions
 from rlhi.ingest.spool import Spool
 from rlhi.ingest.users import Users, told_apart
+from rlhi.near import near_duplicates
 from rlhi.pii import redact_column
 from rlhi.progress import bar
 from rlhi.records import Conversation, schema

@@ -87,7 +87,7 @@ def update(persona: str, messages: Sequence[str], engine: Engine, config: Person
     is of no use, or no message fits, the persona stays as it is.
     """
     said = [Utterance("", place, text.strip()) for place, text in enumerate(messages)][::-1]
-    (made,) = make([Material("update", said, Persona("", persona, (), None))], engine, config)
+    (made,) = make([Material("update", None, said, Persona("", persona, (), None))], engine, config)
     return made.text or persona
 
 
@@ -100,7 +100,9 @@ def _made(material: Material, read: Sequence[Utterance], reply: Reply, config: P
 
 
 def _points(reply: Reply, most: int) -> tuple[str, Reason | None]:
-    """The points of a reply, without one that the length limit cut unless it is all there is."""
+    """The points of a reply, and why there are none; without one that was cut, unless it is all there is."""
+    if reply.missing is not None:
+        return "", reply.missing
     whole = reply.text.rpartition("\n")[0] if reply.finish_reason == "length" else reply.text
     found = points(whole, most)
     return found if found[0] else points(reply.text, most)
@@ -112,7 +114,7 @@ def _request(material: Material, config: PersonaConfig, read: Sequence[Utterance
         text = prompt("rlhi.persona", "prompt.j2", **values)
     else:
         text = prompt("rlhi.persona", "update.j2", points=material.so_far.text, **values)
-    return Request(material.key, (Message("user", text),))
+    return Request(material.key, (Message("user", text),), user_id=material.user)
 
 
 def _check(previous: Sequence[Persona], config: PersonaConfig) -> None:

@@ -16,9 +16,10 @@ from rlhi.records import Conversation, Dropped, Persona, Reason
 
 @dataclass(frozen=True)
 class Material:
-    """What a persona is made of: what the user said, newest first, and the persona so far, if there is one."""
+    """What a persona of ``user`` is made of: what was said, newest first, and the persona so far, if there is one."""
 
     key: str
+    user: str | None
     said: Sequence[Utterance]
     so_far: Persona | None = None
 
@@ -65,7 +66,7 @@ def per_user(rows: Iterable[Conversation], previous: Iterable[Persona], make: Ma
     so_far = {user: _still_good(before.get(user), conversations) for user, conversations in own.items()}
     fresh = {user: _fresh(conversations, so_far[user]) for user, conversations in own.items()}
     asked = [user for user in own if fresh[user] or so_far[user] is None]
-    made = make([Material(user, newest_first(fresh[user]), so_far[user]) for user in asked])
+    made = make([Material(user, user, newest_first(fresh[user]), so_far[user]) for user in asked])
     answers = dict(zip(asked, made, strict=True))
     written = Written()
     for user in own:
@@ -110,7 +111,7 @@ class _Chain:
         earlier = [row for step in self.steps[: place + 1] for row in step]
         read = self.so_far.conversations if self.so_far is not None else ()
         said = newest_first(row for row in earlier if row.id not in read)
-        return Material(self.steps[place][-1].id, said, self.so_far)
+        return Material(self.steps[place][-1].id, self.user, said, self.so_far)
 
     def go_on(self, place: int, made: Made, counts: Counter[str]) -> None:
         """Gives what was made of the steps up to ``place`` to the conversations of the next."""

@@ -53,4 +53,4 @@ def _request(row: Conversation, index: int, follow_up: int) -> Request:
         answer=row.messages[index + 1].content,
         follow_up=row.messages[follow_up].content,
     )
-    return Request(turn_id(row, follow_up), (Message("user", text),))
+    return Request(turn_id(row, follow_up), (Message("user", text),), user_id=row.user_id)

@@ -28,6 +28,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.conversations import answer_after, context_of, turn_id, user_indices
 from rlhi.engine import Engine, Reply, Request, generate, open_engine
+from rlhi.progress import silent, whole
 from rlhi.questions import Method, Said, keep_unread
 from rlhi.reconstruct.follow_ups import check, figures, told
 from rlhi.records import Conversation, Dropped, Message, Turn
@@ -79,24 +80,28 @@ def reconstruct(
     current = {row.id: _needed(row, feedback[row.id], config) for row in rows if row.split == "train"}
     dropped: dict[str, Dropped] = {}
     said: list[Said] = []
-    for place in range(max((len(user_indices(row)) for row in current.values()), default=0)):
-        asked = [row for row in current.values() if _has_answer(row, place) and row.id not in dropped]
-        requests = {row.id: _request(row, place) for row in asked}
-        for key, request in requests.items():
-            if engine.count_tokens(request) > engine.max_prompt_tokens:
-                dropped[key] = Dropped(key, "prompt_too_long")
-        fits = {key: request for key, request in requests.items() if key not in dropped}
-        replies = generate(engine, list(fits.values()), config.sampling, 1, config.seed)
-        for key, (reply,) in zip(fits, replies, strict=True):
-            if reply.text:
-                current[key] = _replace(current[key], place, reply)
-            else:
-                dropped[key] = Dropped(key, "empty_answer")
-        if config.check_follow_up:
-            answered = [current[key] for key in fits if key not in dropped]
-            checked = check(answered, place, feedback, engine, config.method)
-            current |= {key: _ended(current[key], place) for key, one in checked.items() if one.name == "No"}
-            said += checked.values()
+    places = max((len(user_indices(row)) for row in current.values()), default=0)
+    total = sum(_has_answer(row, place) for row in current.values() for place in range(places))
+    with whole("reconstructing", total, "turn"):
+        for place in range(places):
+            asked = [row for row in current.values() if _has_answer(row, place) and row.id not in dropped]
+            requests = {row.id: _request(row, place) for row in asked}
+            for key, request in requests.items():
+                if engine.count_tokens(request) > engine.max_prompt_tokens:
+                    dropped[key] = Dropped(key, "prompt_too_long")
+            fits = {key: request for key, request in requests.items() if key not in dropped}
+            replies = generate(engine, list(fits.values()), config.sampling, 1, config.seed)
+            for key, (reply,) in zip(fits, replies, strict=True):
+                if reply.lack is None:
+                    current[key] = _replace(current[key], place, reply)
+                else:
+                    dropped[key] = Dropped(key, reply.lack)
+            if config.check_follow_up:
+                answered = [current[key] for key in fits if key not in dropped]
+                with silent():
+                    checked = check(answered, place, feedback, engine, config.method)
+                current |= {key: _ended(current[key], place) for key, one in checked.items() if one.name == "No"}
+                said += checked.values()
     return [current.get(row.id, row) for row in rows if row.id not in dropped], list(dropped.values()), said
 
 
@@ -114,7 +119,7 @@ def _has_answer(row: Conversation, place: int) -> bool:
 
 def _request(row: Conversation, place: int) -> Request:
     index = user_indices(row)[place]
-    return Request(turn_id(row, index), context_of(row, index))
+    return Request(turn_id(row, index), context_of(row, index), user_id=row.user_id)
 
 
 def _ended(row: Conversation, place: int) -> Conversation:

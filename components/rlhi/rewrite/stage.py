@@ -81,7 +81,7 @@ def rewrite(
     kept = []
     for (turn, _), (reply,) in zip(asked, replies, strict=True):
         row = conversations[turn.conversation_id]
-        reasons[turn.id] = refuse(row.messages[turn.index - 1].content, reply.text)
+        reasons[turn.id] = reply.lack or refuse(row.messages[turn.index - 1].content, reply.text)
         if reasons[turn.id] is None:
             kept.append(_candidates(turn, row, personas.of(row), reply))
     return kept, [Dropped(key, reason) for key, reason in reasons.items() if reason is not None]
@@ -89,8 +89,6 @@ def rewrite(
 
 def refuse(original: str, rewritten: str) -> Reason | None:
     """Why a rewrite is of no use, or null."""
-    if not rewritten.strip():
-        return "empty_answer"
     if " ".join(rewritten.split()) == " ".join(original.split()):
         return "unchanged"
     if FEEDBACK.search(rewritten) and not FEEDBACK.search(original):
@@ -114,9 +112,9 @@ def _previous_request(turn: Turn, row: Conversation) -> int:
 
 def _request(turn: Turn, row: Conversation, config: RewriteConfig) -> Request:
     if config.from_scratch:
-        return Request(turn.id, context_of(row, _previous_request(turn, row)))
+        return Request(turn.id, context_of(row, _previous_request(turn, row)), user_id=row.user_id)
     text = prompt("rlhi.rewrite", "prompt.j2", user_response=row.messages[turn.index].content)
-    return Request(turn.id, (*row.messages[: turn.index], Message("user", text)))
+    return Request(turn.id, (*row.messages[: turn.index], Message("user", text)), user_id=row.user_id)
 
 
 def _candidates(turn: Turn, row: Conversation, persona: str | None, reply: Reply) -> Candidates:

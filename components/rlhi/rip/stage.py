@@ -1,172 +1,160 @@
 """Forms preference pairs and keeps those of high quality (RIP).
 
 A rewrite is chosen over its original only where its reward is not lower (2.3); of sampled answers the best is chosen
-over the worst (eq. 2). Equal texts and equal rewards form no pair. Then the three rules of C.2 apply to the rejected
-answer's length in characters, to its reward, and to the gap: a *small* gap is kept, since a large one tells of a prompt
-that can be read in several ways.
+over the worst (eq. 2). Answers that ended by length are in no pair; equal texts and, among samples, equal rewards form
+none. Then the three rules of C.2 apply to the rejected answer's length in characters, to its reward, and to the gap: a
+*small* gap is kept, since a large one tells of a prompt that can be read in several ways. Rewrites and samples have
+rules of their own: best over worst of 64 lies much further apart than a rewrite and its original.
 
-The paper's thresholds stand on the scale of its reward model. `thresholds: quantile` reads the same fields as quantiles
-of this run's own pairs instead, and keeps what lies at or above (length, reward) or at or below (gap) them.
+The paper's thresholds stand on the scale of its reward model; for rewards of another scale they are refused, unless
+`scale` names that. `thresholds: quantile` takes quantiles of this run's own pairs of the same source instead.
+`python -m rlhi.rip.calibrate` shows which thresholds leave how many pairs, and what each rule throws out.
+
+Beyond the paper, in this order: pairs whose context holds an item of `benchmarks` leave, and so do a user's nearly
+equal prompts but the first; both before the rules, so that they move no quantile. After the rules, by choice, a model
+is asked whether follow-ups are safe to learn from, and conversations and users are capped.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 import numpy as np
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from rlhi.artifacts import Input, Output
-from rlhi.config import CLOSED, StageConfig
+from rlhi.artifacts import Input, Output, user_rows
+from rlhi.engine import Engine, open_engine
 from rlhi.errors import InputError
 from rlhi.figures import margins
 from rlhi.manifest import FunnelRow
-from rlhi.records import Answer, Candidates, Dropped, Pair, Reason
+from rlhi.questions import Said, keep_unread
+from rlhi.records import AnswerSource, Candidates, Dropped, Pair, Reason
+from rlhi.rip import calibration, contamination, follow_ups, guards
+from rlhi.rip.advice import too_few
+from rlhi.rip.config import RipConfig
+from rlhi.rip.contamination import Benchmark, Match
+from rlhi.rip.figures import survival
+from rlhi.rip.pairs import form
+from rlhi.rip.rules import UNKNOWN, Limits, by_source, check, gap, limits_of, refused
 
-LOOSEN: dict[str, str] = {
-    "rejected_too_short": "rip.min_rejected_length",
-    "rejected_reward_too_low": "rip.min_rejected_reward",
-    "gap_too_large": "rip.max_gap",
-    "no_meaningful_feedback": "classify.meaningful_feedback",
-    "other_label": "classify.initial or sample.labels",
-    "too_few_conversations": "ingest.min_conversations",
-    "language": "ingest.language",
-    "prompt_too_long": "the stages' model.max_prompt_tokens",
-    "prompt_cap": "sample.max_prompts",
-    "cut_by_length": "sample.sampling.max_tokens, or set sample.keep_cut=true",
-}
+SCALE = "reward_scale"  # the note in which reward says what scale its rewards are on
 
 
-@dataclass(frozen=True, kw_only=True, config=CLOSED)
-class RipConfig(StageConfig):
-    """Thresholds, absolute (the paper's, on Athene's scale) or as quantiles of this run's pairs."""
-
-    thresholds: Literal["absolute", "quantile", "off"] = Field(
-        default="absolute", description="How the three rules cut (C.2)."
-    )
-    min_rejected_length: float = Field(
-        default=1878, ge=0, description="Characters, or a quantile: the rejected answer's length."
-    )
-    min_rejected_reward: float = Field(default=-1.0, description="Reward, or a quantile: the rejected answer's.")
-    max_gap: float = Field(
-        default=1.0, ge=0, description="Reward difference, or a quantile, between chosen and rejected."
-    )
-    min_pairs: int = Field(default=1, ge=1, description="Fewer pairs than this stop the run, with the funnel.")
-
-
-def run(scored: Input[Candidates], pairs: Output[Pair], config: RipConfig) -> None:
-    """Writes the pairs that survive, and a picture of their reward margins.
+def run(
+    scored: Input[Candidates],
+    pairs: Output[Pair],
+    config: RipConfig,
+    benchmarks: Annotated[str, "Benchmarks whose items no pair may hold: files or folders, commas between them."] = "",
+) -> None:
+    """Writes the pairs that survive, pictures of their margins and of what the rules leave.
 
     Raises:
-        InputError: thresholds that are no quantiles, or fewer pairs than ``min_pairs``; then with the whole funnel.
+        InputError: thresholds that cannot be meant, a benchmark that cannot be read, or fewer pairs than ``min_pairs``;
+            then with the whole funnel and with thresholds that would leave enough.
     """
-    _check(config)
     rows = scored.read()
-    kept, dropped = form_and_filter(rows, config)
-    pairs.write(kept, dropped, len(rows))
-    if len(kept) < config.min_pairs:
-        own = FunnelRow("rip", len(rows), len(kept), pairs.dropped)
-        raise InputError(_too_few(len(kept), [*scored.manifest.funnel, own], config))
-    pairs.file("margins.png").write_bytes(margins(kept))
-    pairs.measure({"margin/median": float(np.median([pair.chosen_reward - pair.rejected_reward for pair in kept]))})
+    check(sources_of(rows), scored.manifest.notes.get(SCALE, UNKNOWN), config)
+    if config.check_follow_ups and rows and all(row.follow_up is None for row in rows):
+        raise InputError("rip.check_follow_ups=true: none of the answers has a follow-up; leave it out")
+    known = contamination.read(benchmarks)
+    found = form_and_filter(rows, config, known, open_engine(config.engine) if config.check_follow_ups else None)
+    pairs.holds(user_rows(scored.path))  # what could not be read is kept too; and who taught the policy that answered
+    pairs.write(found.kept, found.dropped, len(rows))
+    if len(found.kept) < config.min_pairs:
+        own = FunnelRow("rip", len(rows), len(found.kept), pairs.dropped)
+        raise InputError(_too_few(found, [*scored.manifest.funnel, own], scored, config))
+    _tell(found, pairs, known, config)
 
 
-def form_and_filter(rows: Sequence[Candidates], config: RipConfig) -> tuple[list[Pair], list[Dropped]]:
-    """Pairs in order; quantiles are taken over all pairs that could be formed."""
-    formed, dropped = [], []
-    for row in rows:
-        pair = form(row)
-        if isinstance(pair, Pair):
-            formed.append(pair)
-        else:
-            dropped.append(Dropped(row.id, pair))
-    limits = _limits(formed, config)
-    kept = []
-    for pair in formed:
-        reason = None if limits is None else refuse(pair, *limits)
-        if reason is None:
-            kept.append(pair)
-        else:
-            dropped.append(Dropped(pair.id, reason))
-    return kept, dropped
+@dataclass
+class Filtered:
+    """What became of the candidates. ``ruled`` are the pairs that the rules were applied to, by source."""
+
+    kept: list[Pair]
+    dropped: list[Dropped]
+    ruled: Mapping[AnswerSource, list[Pair]]
+    limits: Mapping[AnswerSource, Limits | None]
+    matches: list[Match] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
 
 
-def form(row: Candidates) -> Pair | Reason:
-    """The pair of one row of candidates, or why there is none."""
-    answers = [answer for answer in row.answers if answer.reward is not None]
-    originals = [answer for answer in answers if answer.source == "original"]
-    if len(answers) < 2:
-        return "unscored"
-    if originals:
-        rejected, chosen = originals[0], next(answer for answer in answers if answer.source == "rewrite")
-    else:
-        rejected, chosen = min(answers, key=_reward), max(answers, key=_reward)
-    if not originals and _reward(chosen) == _reward(rejected):
-        return "tie"
-    if chosen.text.strip() == rejected.text.strip():
-        return "equal_answers"
-    if originals and _reward(chosen) < _reward(rejected):
-        return "not_better_than_original"
-    return Pair(
-        id=row.id,
-        user_id=row.user_id,
-        context=row.context,
-        persona=row.persona,
-        follow_up=row.follow_up,
-        chosen=chosen.text,
-        rejected=rejected.text,
-        chosen_reward=_reward(chosen),
-        rejected_reward=_reward(rejected),
-        source=chosen.source,
-    )
+def form_and_filter(
+    rows: Sequence[Candidates],
+    config: RipConfig,
+    benchmarks: Sequence[Benchmark] = (),
+    engine: Engine | None = None,
+) -> Filtered:
+    """Pairs in order; quantiles are taken over the pairs of a source that the rules are applied to."""
+    pairs, reasons = formed(rows, config)
+    matches = contamination.matches(pairs, benchmarks)
+    reasons |= dict.fromkeys((match.id for match in matches), "contaminated")
+    pairs = _left(pairs, reasons)
+    if config.near_duplicates is not None:
+        reasons |= dict.fromkeys(guards.bursts(pairs, config.near_duplicates, config.seed), "prompt_burst")
+    pairs = _left(pairs, reasons)
+    ruled = by_source(pairs)
+    limits = {source: limits_of(own, config.rules(source)) for source, own in ruled.items()}
+    reasons |= refused(pairs, limits)
+    pairs = _left(pairs, reasons)
+    said = follow_ups.check(pairs, engine, config.method) if engine is not None else []
+    reasons |= follow_ups.refused(said)
+    reasons |= guards.over_caps(_left(pairs, reasons), config)
+    dropped = [Dropped(row.id, reasons[row.id]) for row in rows if row.id in reasons]
+    return Filtered(_left(pairs, reasons), dropped, ruled, limits, matches, said)
 
 
-def refuse(pair: Pair, min_length: float, min_reward: float, max_gap: float) -> Reason | None:
-    """The first rule of C.2 that a pair breaks."""
-    if len(pair.rejected) < min_length:
-        return "rejected_too_short"
-    if pair.rejected_reward < min_reward:
-        return "rejected_reward_too_low"
-    return "gap_too_large" if pair.chosen_reward - pair.rejected_reward > max_gap else None
+def formed(rows: Iterable[Candidates], config: RipConfig) -> tuple[list[Pair], dict[str, Reason]]:
+    """The pairs that can be formed, and why the other rows form none."""
+    made = {row.id: form(row, keep_cut=config.keep_cut) for row in rows}
+    pairs = [each for each in made.values() if isinstance(each, Pair)]
+    return pairs, {key: each for key, each in made.items() if not isinstance(each, Pair)}
 
 
-def _reward(answer: Answer) -> float:
-    if answer.reward is None:
-        raise ValueError("an unscored answer has no place in a pair")
-    return answer.reward
+def sources_of(rows: Iterable[Candidates]) -> set[AnswerSource]:
+    """The sources of the answers that could be chosen."""
+    return {answer.source for row in rows for answer in row.answers} - {"original"}
 
 
-def _limits(pairs: Sequence[Pair], config: RipConfig) -> tuple[float, float, float] | None:
-    given = config.min_rejected_length, config.min_rejected_reward, config.max_gap
-    if config.thresholds == "off" or not pairs:
-        return None
-    if config.thresholds == "absolute":
-        return given
+def _left(pairs: Iterable[Pair], reasons: Mapping[str, Reason]) -> list[Pair]:
+    return [pair for pair in pairs if pair.id not in reasons]
+
+
+def _tell(found: Filtered, pairs: Output[Pair], benchmarks: Sequence[Benchmark], config: RipConfig) -> None:
+    """Figures, notes and pictures beside the rows."""
+    pairs.measure({"margin/median": float(np.median([gap(pair) for pair in found.kept]))})
+    pairs.file("margins.png").write_bytes(margins(found.kept))
+    proposal = calibration.propose(found.ruled, config.min_pairs)
+    floor = config.min_pairs if len(found.ruled) == 1 else 1  # it counts pairs of all sources, a picture those of one
+    for source, own in found.ruled.items():
+        limits = found.limits[source]
+        measured = calibration.measure(source, own, limits)
+        pairs.file(f"calibration-{source}.png").write_bytes(survival(measured, floor, proposal))
+        if limits is not None:
+            pairs.measure({f"limit/{source}/{name}": value for name, value in asdict(limits).items()})
+            pairs.note(f"rules_{source}", _rules_told(source, limits))
+    if benchmarks:
+        counts = {each.name: sum(match.benchmark == each.name for match in found.matches) for each in benchmarks}
+        pairs.measure({f"contaminated/{name}": float(count) for name, count in counts.items()})
+        pairs.note("contamination", contamination.told(counts))
+        lines = (json.dumps(asdict(match), ensure_ascii=False) for match in found.matches)
+        pairs.file("contaminated.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    if config.check_follow_ups:
+        pairs.note("follow_ups_checked", follow_ups.told(found.said, config.engine.name))
+        keep_unread(pairs, found.said)
+
+
+def _rules_told(source: AnswerSource, limits: Limits) -> str:
     return (
-        float(np.quantile([len(pair.rejected) for pair in pairs], given[0])),
-        float(np.quantile([pair.rejected_reward for pair in pairs], given[1])),
-        float(np.quantile([pair.chosen_reward - pair.rejected_reward for pair in pairs], given[2])),
+        f"Pairs with a {source} were kept where the rejected answer has at least {limits.min_length:,.0f} characters "
+        f"and a reward of at least {limits.min_reward:.4g}, and the chosen one has at most {limits.max_gap:.4g} more."
     )
 
 
-def _check(config: RipConfig) -> None:
-    if config.thresholds != "quantile":
-        return
-    for name in ("min_rejected_length", "min_rejected_reward", "max_gap"):
-        value = getattr(config, name)
-        if not 0 <= value <= 1:
-            raise InputError(f"rip.{name}={value}: with rip.thresholds=quantile give a number from 0 to 1")
+def _too_few(found: Filtered, funnel: Sequence[FunnelRow], scored: Input[Candidates], config: RipConfig) -> str:
+    def left(passed: Sequence[Pair]) -> int:
+        gone = follow_ups.refused(found.said)
+        pairs = _left(passed, gone)
+        return len(pairs) - len(guards.over_caps(pairs, config))
 
-
-def _too_few(count: int, funnel: Sequence[FunnelRow], config: RipConfig) -> str:
-    """What a run without pairs says: where the rows went, and the setting behind the largest loss that has one."""
-    lines = [
-        f"  {row.stage:<12} {row.rows_in:>6} in {row.kept:>6} kept  "
-        + ", ".join(f"{reason} {n}" for reason, n in row.dropped.items())
-        for row in funnel
-    ]
-    last_first = [(reason, n) for row in reversed(funnel) for reason, n in row.dropped.items() if reason in LOOSEN]
-    own = [(reason, n) for reason, n in funnel[-1].dropped.items() if reason in LOOSEN]
-    reason = max(own or last_first or [("", 0)], key=lambda item: item[1])[0]
-    advice = f"loosen {LOOSEN[reason]} (dropped as {reason})" if reason else "give more conversations"
-    return f"rip: {count} pairs survive, rip.min_pairs={config.min_pairs}; {advice}\n" + "\n".join(lines)
+    proposal = calibration.propose(found.ruled, config.min_pairs, left)
+    return too_few(funnel, config, list(found.ruled), proposal, scored.path)

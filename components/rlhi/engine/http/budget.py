@@ -1,4 +1,4 @@
-"""What a stage asks of a server: counted, told in the log, and held under a cap.
+"""What a stage asks of a server: counted, and held under a cap.
 
 A request goes out only if its longest answer still fits under the cap beside everything that is under way, so the cap
 is not passed. Counted is what the server reports, an estimate where it reports nothing. A try that broke off counts in
@@ -12,13 +12,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from rlhi.config import ServerConfig
+from rlhi.engine import tally
 from rlhi.errors import InputError
 
 log = logging.getLogger("rlhi")
 MILLION = 1_000_000
 BYTES_PER_TOKEN = 3  # of prose 4 to 5, of code, digits and Chinese 2 to 3: an estimate that is seldom too low
 KEPT = "start again to go on: what was answered is in the store of replies, where RLHI_STORE names one"
-EVERY = 60.0  # seconds between two lines in the log
+EVERY = 60.0  # seconds between two announcements
+BEARABLE = 0.05  # of the replies of a stage may be given up; more tell of the server, not of the prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,22 @@ def estimate(text: str) -> int:
 
 @dataclass
 class Budget:
-    """Counts over the life of an engine. ``retried`` and ``unanswered`` count by cause."""
+    """Counts over the life of an engine, in replies. ``retried`` (tries) and ``unanswered`` count by cause.
+
+    ``given_up`` are those of the unanswered for which the server was asked until the deadline.
+    """
 
     server: ServerConfig
     answered: int = 0
     used: Load = NOTHING
     retried: Counter[str] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
+    given_up: int = 0
+    _given_up_requests: int = 0
+    _stored_before: float = field(default_factory=lambda: tally.count("stored"))
     _reserved: Load = NOTHING
     _changed: "asyncio.Event | None" = None
-    _told: str = ""
     _announced_at: float = float("-inf")
-    _told_at: float = field(default_factory=time.monotonic)
 
     def cost(self, load: Load) -> float:
         """Dollars."""
@@ -108,12 +114,39 @@ class Budget:
             self._changed.set()
             self._changed = None
 
-    def tell(self, *, now: bool) -> None:
-        """A line in the log if something is new; where not ``now``, at most one a minute."""
-        asked = self.answered or self.retried or self.unanswered
-        if asked and str(self) != self._told and (now or time.monotonic() - self._told_at >= EVERY):
-            self._told, self._told_at = str(self), time.monotonic()
-            log.info("%s: %s", self.server.url, self._told)
+    def spend(self, load: Load) -> None:
+        """Counts what an answer, or a try that broke off, has used."""
+        self.used += load
+        tally.add("cost", self.cost(load))
+
+    def retry(self, cause: str) -> None:
+        """Counts a try that has to be repeated."""
+        self.retried[cause] += 1
+        tally.add("retried", 1, cause)
+
+    def leave(self, cause: str) -> None:
+        """Counts a reply that will not come."""
+        self.unanswered[cause] += 1
+        tally.add("unanswered", 1, cause)
+
+    def give_up(self, replies: int, cause: str) -> None:
+        """Counts a request that is not tried any more."""
+        self._given_up_requests += 1
+        self.given_up += replies
+        for _ in range(replies):
+            self.leave(cause)
+        tally.add("given_up", replies)
+
+    @property
+    def bearable(self) -> bool:
+        """Whether a stage goes on without what was given up: one request, or a small share of all replies.
+
+        All are those that the stage got, out of the store too: a stage that starts again may have nothing left to ask
+        but what no server answers. One that got nothing does not go on.
+        """
+        others = self.answered + tally.count("stored") - self._stored_before
+        few = self._given_up_requests == 1 or self.given_up <= BEARABLE * (self.given_up + others)
+        return others > 0 and few
 
     def __str__(self) -> str:
         parts = [f"{self.answered:,} answered"]

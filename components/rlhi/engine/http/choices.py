@@ -7,6 +7,7 @@ differ in their first token, and the model's tokenizer need not be known.
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 from rlhi.engine.http.wire import Said, Token
@@ -30,8 +31,9 @@ def scores(said: Said, choices: Sequence[str]) -> list[float]:
 
 def named(text: str, choices: Sequence[str]) -> str | None:
     """The choice that ``text`` names last; null where it names none."""
-    last = max(choices, key=text.rfind)
-    return last if last in text else None
+    ends = {choice: max((match.end() for match in re.finditer(_whole(choice), text)), default=0) for choice in choices}
+    last = max(choices, key=lambda choice: ends[choice])
+    return last if ends[last] else None
 
 
 def _followed(tokens: Sequence[Token], chosen: str, choices: Sequence[str]) -> list[float] | None:
@@ -53,7 +55,13 @@ def _followed(tokens: Sequence[Token], chosen: str, choices: Sequence[str]) -> l
 
 
 def _on_way(text: str, choice: str) -> bool:
-    return choice.startswith(text) or text.startswith(choice)
+    return choice.startswith(text) or re.match(_whole(choice), text) is not None
+
+
+def _whole(choice: str) -> str:
+    """Matches the choice where it is no part of a word: "m" is not in "am"."""
+    start, end = (r"\b" if re.match(r"\w", side) else "" for side in (choice[0], choice[-1]))
+    return f"{start}{re.escape(choice)}{end}"
 
 
 def _aside(token: Token, before: str, choice: str, chosen: str) -> float:

@@ -1,9 +1,10 @@
 """Asks a server until it answers.
 
 Tried again, after a growing and jittered while or the one that the server names: timeouts, broken connections, the
-statuses 408, 409, 429 and 5xx, and bodies that are cut off or no chat completion. Any other refusal is the user's to
-mend and ends the stage at once, in the server's words. A request that is given up after all its tries does not: the
-others are answered first.
+statuses 408, 409, 429 and 5xx, and bodies that are cut off or no answer. Any other refusal is the user's to mend and
+ends the stage at once, in the server's words. A request that is given up after all its tries does not: the others are
+answered first. It is given up after its deadline, or where the server has answered nothing for long; whether that is
+the end of the stage hangs on what else there is to ask and on whether the server `lives`.
 """
 
 import asyncio
@@ -12,26 +13,30 @@ import os
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from rlhi.config import ServerConfig
+from rlhi.engine import tally
 from rlhi.engine.http import wire
-from rlhi.engine.http.budget import KEPT, Budget, Load
+from rlhi.engine.http.budget import Budget, Load
 from rlhi.engine.http.pace import Pace
 from rlhi.engine.http.secret import Key
 from rlhi.errors import InputError
 
 log = logging.getLogger("rlhi")
+A = TypeVar("A")
 AGAIN = frozenset({408, 409, 429})
 LONGEST_WAIT = 30.0  # seconds
 WORRY = 5.0  # seconds of silence that are worth a warning
+ALIVE_WITHIN = 10.0  # seconds for the list of its models
 FILTERED = "content_filter"
 HINTS = {
     401: "put the key into ${env}, or name its file in engine.server.api_key_file",
@@ -42,7 +47,15 @@ HINTS = {
 
 
 class GivenUpError(Exception):
-    """All tries of one request are used up; the message is the last failure."""
+    """All tries of one request are used up, at last for ``cause``; the message is a sentence about it."""
+
+    def __init__(self, told: str, cause: str) -> None:
+        super().__init__(told)
+        self.cause = cause
+
+
+class SilentError(GivenUpError):
+    """The server has not answered anything for long."""
 
 
 @dataclass
@@ -58,16 +71,27 @@ class _TryError(Exception):
     wait: float | None = None
 
 
-class Client:
-    """One server, over one event loop. ``first_wait`` is how long it waits before the second try, in seconds."""
+@dataclass(frozen=True)
+class Service(Generic[A]):
+    """What one server does at ``url``; ``read`` makes an answer of the body, or raises `wire.UnreadableError`."""
 
-    def __init__(self, server: ServerConfig, key: Key, pace: Pace, budget: Budget, first_wait: float) -> None:
-        self._server = server
-        self._key = key
+    server: ServerConfig
+    key: Key
+    url: str
+    read: Callable[[bytes], A]
+
+
+class Client(Generic[A]):
+    """One service, over one event loop. ``first_wait`` is how long it waits before the second try, in seconds."""
+
+    def __init__(self, service: Service[A], pace: Pace, budget: Budget, first_wait: float) -> None:
+        self._server = service.server
+        self._key = service.key
+        self._url = service.url
+        self._read_body = service.read
         self._pace = pace
         self._budget = budget
         self._first_wait = first_wait
-        self._url = f"{server.url.rstrip('/')}/chat/completions"
         self._heard_at = asyncio.get_running_loop().time()
         self._silent_since: float | None = None
         self._worried = False
@@ -83,12 +107,12 @@ class Client:
         ) as self._session:
             yield
 
-    async def ask(self, body: bytes, most: Load) -> wire.Completion | None:
+    async def ask(self, body: bytes, most: Load) -> A | None:
         """The answer to one request; null where the server's filter refuses it.
 
         Raises:
-            GivenUpError: the deadline of the request has passed.
-            InputError: the server refuses it for good, or has not answered anything for long.
+            GivenUpError: the deadline of the request has passed, or the server has not answered anything for long.
+            InputError: the server refuses it for good.
         """
         first_at, attempt = float("inf"), 0
         failure: _TryError | None = None
@@ -113,12 +137,22 @@ class Client:
             await asyncio.sleep(wait)
             attempt += 1
 
+    async def lives(self) -> bool:
+        """Whether the server tells its models, or at least refuses to: then what it is silent on are these requests."""
+        url = f"{self._server.url.rstrip('/')}/models"
+        try:
+            async with self._session.get(url, allow_redirects=False, timeout=_timeout(ALIVE_WITHIN)) as response:
+                return response.status < 500
+        except (aiohttp.ClientError, OSError):
+            return False
+
     def _check_deadline(self, first_at: float, at: float, failure: _TryError | None) -> None:
         """Gives a request up that failed before, if its next try would come too late."""
         if failure is not None and at >= first_at + self._server.deadline:
-            raise GivenUpError(self._told(failure, self._now() - first_at))
+            raise GivenUpError(self._told(failure, self._now() - first_at), self._clean(failure.cause))
 
-    async def _try(self, body: bytes, seconds: float) -> wire.Completion | None:
+    async def _try(self, body: bytes, seconds: float) -> A | None:
+        tally.add("sent")
         try:
             async with self._session.post(
                 self._url, data=body, allow_redirects=False, timeout=_timeout(seconds)
@@ -139,9 +173,9 @@ class Client:
         self._refuse(response, raw)
         return None
 
-    def _read(self, raw: bytes) -> wire.Completion:
+    def _read(self, raw: bytes) -> A:
         try:
-            return wire.read(raw)
+            return self._read_body(raw)
         except wire.UnreadableError as error:
             raise _TryError(str(error), broke_off=True) from None
 
@@ -161,9 +195,9 @@ class Client:
 
     def _note(self, failure: _TryError, sent_at: float, most: Load) -> None:
         """Counts a failed try, slows down where it says so, and gives up on a server that has fallen silent."""
-        self._budget.retried[failure.cause] += 1
+        self._budget.retry(failure.cause)
         if failure.broke_off:
-            self._budget.used += most
+            self._budget.spend(most)
         if failure.cause in ("timeout", "429"):
             self._pace.halve(sent_at)
         if failure.wait is not None and failure.wait < self._server.deadline:
@@ -179,7 +213,7 @@ class Client:
         """Says that the server is silent, once; and after long enough that this is the end."""
         told = self._told(failure, silent)
         if silent >= self._server.give_up_after:
-            raise InputError(f"{told}; see to the server, and {KEPT}")
+            raise SilentError(told, self._clean(failure.cause))
         if silent >= WORRY and not self._worried:
             self._worried = True
             log.warning("%s; trying for %g s", told, self._server.give_up_after)

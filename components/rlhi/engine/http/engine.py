@@ -3,28 +3,28 @@
 A sample is fixed by the seed, the row's key and its number, as far as the server keeps to seeds (vLLM does, others
 try). Samples with consecutive numbers are one request for n of them, where they are drawn at random.
 
-What gets no answer for good (a content filter, a call of a tool) is an empty reply, which every stage drops as an empty
-answer; how many these are, and why, is in the log. A request that fails until its deadline ends the stage, after all
-others are answered.
+What the server ends without an answer (a content filter, a call of a tool) is a reply that is ``filtered``. A request
+that fails until its deadline, or on which a server that lives is silent for long, is given up after all others are
+answered: its replies are ``unanswered``. Every stage drops both, each with that reason; how many these are, and why, is
+in the log and among the metrics. A few are borne; where too many are given up, the stage ends.
 
 Log-probabilities are the server's: vLLM's are those of the model at temperature 1, unless it is started with another
 --logprobs-mode. They leave out the token that ends an answer, which the transformers engine counts in.
 """
 
 import json
-import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 from rlhi.config import ModelConfig, SamplingConfig, ServerConfig, as_dict, digest
-from rlhi.engine import Reply, Request
+from rlhi.engine import FILTERED, UNANSWERED, Reply, Request, Scores
 from rlhi.engine.http import wire
 from rlhi.engine.http.choices import scores
 from rlhi.engine.http.exchange import ANSWERED, Exchange, Job, prompt_tokens
 from rlhi.engine.http.secret import read_key
+from rlhi.engine.seeds import runs, seed_of
 from rlhi.errors import InputError
-from rlhi.progress import bar
 from rlhi.records import Message
 from rlhi.render import Renderer, prompt, with_persona
 
@@ -40,10 +40,8 @@ class HttpEngine:
             raise InputError("engine.model.id='embedded': give the name that the server has for its model")
         self.model = model
         self.server = server
-        exchange = Exchange(model.id, server, read_key(server), first_wait)
-        self._exchange = exchange
-        self.budget = exchange.budget
-        weakref.finalize(self, self.budget.tell, now=True)
+        self._exchange = Exchange(model.id, server, read_key(server), first_wait)
+        self.budget = self._exchange.budget
 
     def stream(
         self, requests: Sequence[Request], sampling: SamplingConfig, samples: Sequence[Sequence[int]], seed: int
@@ -51,21 +49,21 @@ class HttpEngine:
         """Each reply as soon as it is there: (place of the request, number of the sample, reply).
 
         Raises:
-            InputError: the server refuses a request, is silent, or a cap is reached; or, after all others, some
+            InputError: the server refuses a request, is silent, or a cap is reached; or, after all others, too many
                 requests were given up. What was yielded before stands.
         """
         most = self.server.max_n if sampling.temperature else 1  # vLLM refuses n where n answers would be the same
         jobs = [
             self._job(place, requests[place], run, self._drawn(sampling, seed, requests[place].key, run))
             for place, own in enumerate(samples)
-            for run in wire.runs(own, most)
+            for run in runs(own, most)
         ]
         for job, said in self._exchange.ask(jobs):
-            for sample, one in zip(job.samples, said, strict=True):
-                yield job.place, sample, _reply(one)
-        self.budget.tell(now=bool(jobs))
+            replies = [UNANSWERED] * len(job.samples) if said is None else map(_reply, said)
+            for sample, reply in zip(job.samples, replies, strict=True):
+                yield job.place, sample, reply
 
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
+    def weigh(self, requests: Sequence[Request], choices: Sequence[str]) -> Iterator[tuple[int, Scores]]:
         """Scores of the choices, see `rlhi.engine.http.choices`: log-probabilities as far as the server tells them.
 
         With ``choice: structured`` vLLM lets the model say nothing but a choice, and what it tells are the
@@ -74,13 +72,8 @@ class HttpEngine:
         structured = {"choice": list(choices)} if self.server.choice == "structured" else None
         fields = {**wire.sampling_fields(GREEDY), "structured_outputs": structured, **self._logprobs(TOP)}
         jobs = [self._job(place, request, range(1), fields) for place, request in enumerate(requests)]
-        found: list[list[float]] = [[] for _ in requests]
-        with bar("choosing", len(jobs)) as shown:
-            for job, (said,) in self._exchange.ask(jobs):
-                found[job.place] = scores(said, choices)
-                shown.update()
-        self.budget.tell(now=not shown.disable)
-        return found
+        for job, said in self._exchange.ask(jobs):
+            yield job.place, "unanswered" if said is None else _scores(said[0], choices)
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt by the tokenizer that is configured; else an estimate, seldom too low."""
@@ -107,7 +100,7 @@ class HttpEngine:
 
     @cached_property
     def _renderer(self) -> Renderer | None:
-        return None if self.server.tokenizer is None else _load(self.server.tokenizer, self.model.persona_role)
+        return None if self.server.tokenizer is None else load_renderer(self.server.tokenizer, self.model.persona_role)
 
     def _messages(self, request: Request) -> tuple[Message, ...]:
         return with_persona(request.messages, request.persona, self.model.persona_role)
@@ -119,7 +112,7 @@ class HttpEngine:
         return {
             **wire.sampling_fields(sampling),
             "n": len(samples) if len(samples) > 1 else None,
-            "seed": wire.seed_of(seed, key, samples.start),
+            "seed": seed_of(seed, key, samples.start),
             **self._logprobs(None),
         }
 
@@ -128,13 +121,16 @@ class HttpEngine:
 
 
 def _reply(said: wire.Said) -> Reply:
-    """The answer; an empty one where the server gave none."""
     if said.finish_reason not in ANSWERED:
-        return Reply("", "stop", None)
+        return FILTERED
     return Reply(said.text, "length" if said.finish_reason == "length" else "stop", said.logprob)
 
 
-def _load(tokenizer: str, persona_role: str) -> Renderer:
+def _scores(said: wire.Said, choices: Sequence[str]) -> Scores:
+    return scores(said, choices) if said.finish_reason in ANSWERED else "filtered"
+
+
+def load_renderer(tokenizer: str, persona_role: str) -> Renderer:
     """A renderer that counts: the chat template is the server's business otherwise.
 
     Raises:

@@ -1,6 +1,5 @@
 """What goes over the wire: the bodies of chat completions, and what is read out of the answers."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,6 @@ import orjson
 
 from rlhi.config import SamplingConfig
 from rlhi.records import Message
-
-SEEDS = 2**31 - 2**20  # a signed 32-bit number on every server, with room for the number of the sample
 
 
 class UnreadableError(Exception):
@@ -42,11 +39,16 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The samples of one request, and the tokens that the server counted; null where it does not say."""
+    """The samples of one request, and the tokens that the server counted; null where it does not say.
+
+    ``tokens_cached`` of the prompt's came out of the server's prefix cache; vLLM says so if it is started with
+    --enable-prompt-tokens-details.
+    """
 
     said: tuple[Said, ...]
     tokens_in: int | None
     tokens_out: int | None
+    tokens_cached: int | None
 
 
 def body(model: str, messages: Sequence[Message], fields: Mapping[str, Any]) -> bytes:
@@ -65,31 +67,10 @@ def sampling_fields(sampling: SamplingConfig) -> dict[str, Any]:
     }
 
 
-def seed_of(seed: int, key: str, sample: int) -> int:
-    """The seed of one sample, from seed, row and number of the sample alone.
-
-    Sample k has the row's seed plus k, as vLLM itself counts on within one request for n samples: so a sample is the
-    same whether it was asked for alone or among others.
-    """
-    row = int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big") % SEEDS
-    return row + sample
-
-
 def single(fields: Mapping[str, Any], later: int) -> dict[str, Any]:
     """``fields`` of a request for n samples, for the one that is ``later`` places behind the first."""
     seed = fields.get("seed")
     return {**fields, "n": None, "seed": None if seed is None else seed + later}
-
-
-def runs(samples: Sequence[int], most: int) -> list[range]:
-    """The numbers of the samples as runs without gaps, none longer than ``most``: each is one request."""
-    found: list[range] = []
-    for sample in sorted(set(samples)):
-        if found and found[-1].stop == sample and len(found[-1]) < most:
-            found[-1] = range(found[-1].start, sample + 1)
-        else:
-            found.append(range(sample, sample + 1))
-    return found
 
 
 def read(raw: bytes) -> Completion:
@@ -103,12 +84,14 @@ def read(raw: bytes) -> Completion:
         choices = sorted(answer["choices"], key=lambda choice: choice["index"])
         usage = answer.get("usage") or {}
         said = tuple(_said(choice) for choice in choices)
-        tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        details = usage.get("prompt_tokens_details")
+        counts = [_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))]
+        counts.append(_count(details.get("cached_tokens")) if isinstance(details, dict) else None)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UnreadableError("invalid JSON" if not _is_json(raw) else "no chat completion") from None
     if not said:
         raise UnreadableError("no chat completion")
-    return Completion(said, tokens_in, tokens_out)
+    return Completion(said, *counts)
 
 
 def error_message(raw: bytes) -> tuple[str, str]:

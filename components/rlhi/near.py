@@ -1,7 +1,7 @@
-"""Near duplicates: conversations that share most of their runs of five words, found by MinHash and banding.
+"""Near duplicates: texts that share most of their runs of five words, found by MinHash.
 
-The signatures come from the library rensa. Conversations that agree in all rows of a band are compared by the share of
-signature values that agree, which estimates the Jaccard similarity of their five-word runs (Broder 1997).
+The signatures come from the library rensa. The share of values in which two agree estimates the Jaccard similarity of
+the texts' five-word runs (Broder 1997). Among many texts only those are compared that agree in all rows of a band.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from rensa import RMinHash
 
 PERMUTATIONS = 128
-BANDS = 16  # of eight values: two conversations of similarity 0.8 meet in a band with probability 0.95
+BANDS = 16  # of eight values: two texts of similarity 0.8 meet in a band with probability 0.95
 RUN = 5
 
 
