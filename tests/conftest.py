@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,22 +14,62 @@ TEMPLATE = (
 )
 TEXT = "the user and the assistant write a short answer to a request about fruit with a number and a line of code"
 
+VLLM = [
+    pytest.mark.vllm,
+    pytest.mark.filterwarnings(  # what vLLM and torch warn of among themselves
+        "ignore::DeprecationWarning:torch", "ignore::FutureWarning:vllm"
+    ),
+]
+
 
 @pytest.fixture(autouse=True)
 def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests neither reuse a store nor log to a server that the shell names."""
-    for name in ("RLHI_STORE", "RLHI_REPLIES", "RLHI_SALT", "RLHI_PARENT_RUN_ID", "MLFLOW_TRACKING_URI"):
+    for name in (
+        "RLHI_STORE",
+        "RLHI_REPLIES",
+        "RLHI_CHECKPOINTS",
+        "RLHI_SALT",
+        "RLHI_PARENT_RUN_ID",
+        "MLFLOW_TRACKING_URI",
+    ):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of a real S3 server on loopback."""
+    from tests.s3_server import s3_server
+
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place of the test's own on that server, which this process and those it starts find."""
+    from botocore.exceptions import ClientError
+
+    from tests.s3_server import client, use
+
+    use(s3, monkeypatch)
+    with suppress(ClientError):  # it is there
+        client(s3).create_bucket(Bucket="tests")
+    return f"s3://tests/{tmp_path.name}"
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of two layers and a byte-level tokenizer with a ChatML template."""
+    return write_model(tmp_path_factory.mktemp("tiny"), 32)
+
+
+def write_model(folder: Path, width: int) -> Path:
+    """The tiny model with hidden states of ``width``, four heads."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny")
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -43,8 +85,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -9,6 +9,7 @@ from rlhi.records import (
     AnswerSource,
     Candidates,
     Conversation,
+    Dropped,
     FinishReason,
     Label,
     Message,
@@ -66,6 +67,12 @@ def candidates(id: str, *answers: Answer, persona: str | None = "- short") -> Ca
 def pair(id: str, chosen: str = "Fig.", rejected: str = "A fruit is a fig.", said: str = "Name a fruit.") -> Pair:  # noqa: A002
     """One preference."""
     return Pair(id, "ann", messages(said), "- short", None, chosen, rejected, 1.0, 0.5, "sample")
+
+
+def together(groups: Iterable[tuple[list[Candidates], list[Dropped]]]) -> tuple[list[Candidates], list[Dropped]]:
+    """What a stage kept and dropped group by group, as one."""
+    found = list(groups)
+    return [row for kept, _ in found for row in kept], [row for _, dropped in found for row in dropped]
 
 
 def reasons(dropped: Iterable[object]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from rlhi.analyze.findings import Findings, Models, as_json, as_metrics
 from rlhi.analyze.messages import LABELS, Said
 from rlhi.analyze.page import SMALLEST, Judged, cautions, render, sentences
 from rlhi.records import Label, Trait
+from tests.pages import Page
 from tests.rows import talk
-from tests.test_report import _Page
 
 DRAW = Bootstrap(200, 0)
 PNG = base64.b64decode("iVBORw0KGgo=")
@@ -60,7 +60,7 @@ def plain() -> str:
 
 
 def test_hostile_text_adds_no_tag_and_is_shown_as_it_is() -> None:
-    tame, odd = _Page(plain()), _Page(page(HOSTILE, HOSTILE))
+    tame, odd = Page(plain()), Page(page(HOSTILE, HOSTILE))
     assert [tag for tag, _ in odd.tags] == [tag for tag, _ in tame.tags]
     assert not any(name.startswith("on") for _, attributes in odd.tags for name in attributes)
     shown = HOSTILE.replace("\x1b", "␛")
@@ -70,7 +70,7 @@ def test_hostile_text_adds_no_tag_and_is_shown_as_it_is() -> None:
 
 
 def test_page_loads_nothing_and_runs_nothing() -> None:
-    tags = _Page(page("https://example.org/x.png")).tags
+    tags = Page(page("https://example.org/x.png")).tags
     links = [a[name] or "" for _, a in tags for name in ("src", "href", "srcset", "action") if name in a]
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'" in plain()
@@ -87,7 +87,7 @@ def test_every_picture_says_what_it_shows_and_who_labelled_it() -> None:
 
 
 def test_tables_stand_beside_the_papers_figures() -> None:
-    text = _Page(plain()).text
+    text = Page(plain()).text
     for figure in ("27.07%", "26.51%", "83.15%", "2.54", "725", "272", "24.1%", "59.8%", "84.5%", "0.865", "0.751"):
         assert figure in text
 

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rlhi.analyze import traits
@@ -76,8 +76,9 @@ def test_long_persona_and_users_beyond_the_cap_are_dropped_with_their_reason() -
 class Leaning(ScriptedEngine):
     """Loves the second label; says a little more for the first where there is a persona."""
 
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
-        return [[-2.0 if request.key == "prior" else -1.0, 0.0, -3.0] for request in requests]
+    def weigh(self, requests: Sequence[Request], choices: Sequence[str]) -> Iterator[tuple[int, list[float]]]:
+        for place, request in enumerate(requests):
+            yield place, [-2.0 if request.key == "prior" else -1.0, 0.0, -3.0]
 
 
 def test_calibration_takes_away_the_love_of_a_label() -> None:

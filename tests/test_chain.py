@@ -52,15 +52,15 @@ class Run:
         self.stage("persona", "personas", config, conversations="ingest")
 
     def finish(self, candidates: str) -> None:
-        self.stage("reward", "scored", {"model": self.model, "batch_size": 64}, candidates=candidates)
-        self.stage("rip", "pairs", {"thresholds": "off"}, scored="reward")
+        self.stage("reward", "scored", {"model": self.model}, candidates=candidates)
+        self.stage("rip", "pairs", {candidates: {"thresholds": "off"}, "keep_cut": True}, scored="reward")
         config = {"model": self.model, "batch_size": 8, "learning_rate": 1e-3, "lora_rank": 4, "max_tokens": 6000}
         self.stage("dpo", "model", config, pairs="rip")
         config = {
             "model": self.model,
             "sampling": self.sampling,
             "judge": self.engine,
-            "reward": {"model": self.model, "batch_size": 64},
+            "reward": {"model": self.model},
             "axes": ["usereval"],
             "opponents": ["log", "base"],
             "batch_size": 64,
@@ -140,7 +140,7 @@ def test_users_on_the_report_are_listed_with_it(run: Run) -> None:
 
 def test_report_shows_what_users_said_escaped(run: Run) -> None:
     page = (run["evaluate"] / "report.html").read_text()
-    for pair in Input(run["rip"], Pair).read():
+    for pair in Input(run["dpo"], Pair).read():
         assert pair.context[-1].content.endswith(HOSTILE)
         assert pair.context[-1].content in html.unescape(page)
     assert HOSTILE not in page

@@ -17,7 +17,7 @@ from rlhi.questions import UNREAD, Method, Said
 from rlhi.records import Conversation, Label, Turn
 from rlhi.rewrite.stage import RewriteConfig, rewrite
 from rlhi.sample.stage import SampleConfig, sample
-from tests.rows import personas, reasons, talk
+from tests.rows import personas, reasons, talk, together
 
 CONFIG = ClassifyConfig()
 SHORT = talk("s", "Cake recipe.", "Take eggs.", "Shorter.")
@@ -135,7 +135,7 @@ def test_no_pair_comes_of_an_unreadable_label() -> None:
     assert reasons(dropped) == {"c/2": "unreadable_label"}
     engine = ScriptedEngine(lambda _, i: f"Fig {i}")
     rewritten, _ = rewrite(turns, {"c": row}, personas("ann"), engine, RewriteConfig())
-    sampled, _ = sample(turns, {"c": row}, personas("ann"), engine, SampleConfig(n=2, labels=get_args(Label)))
+    sampled, _ = together(sample(turns, {"c": row}, personas("ann"), engine, SampleConfig(n=2, labels=get_args(Label))))
     assert [each.id for each in rewritten] == ["c/4"]
     assert [each.id for each in sampled] == ["c/0", "c/4"]
 

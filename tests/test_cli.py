@@ -20,7 +20,8 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("kfp", "torch", "transformers", "trl", "mlflow", "matplotlib", "sklearn"):
+        heavy = ("kfp", "torch", "transformers", "trl", "mlflow", "matplotlib", "sklearn", "math_verify", "pebble")
+        if name.split(".")[0] in heavy:
             raise ModuleNotFoundError(f"{name} is not in this image")
 
 sys.meta_path.insert(0, Absent())
@@ -107,9 +108,20 @@ def test_part_of_a_nested_config_leaves_the_stages_other_defaults() -> None:
         (["rip", "--scored", "personas", "--pairs", "out"], "personas: holds Persona rows of stage persona"),
         (["ingest", "--source", "none", "--conversations", "out"], "none: no such file or folder"),
         (["rip", "--scored", "x", "--pairs", "out", "--config", "[1]"], "--config: expected a JSON object"),
-        (["rip", "--scored", "x", "--pairs", "out", "--config", "{max_gap: 1}"], "--config: expected a JSON object"),
+        (["rip", "--scored", "x", "--pairs", "out", "--config", "{keep_cut: 1}"], "--config: expected a JSON object"),
         (["rip", "--scored", "x", "--pairs", "out", "--config", '{"gap": 1}'], "rip.gap: no such field"),
-        (["rip", "--scored", "x", "--pairs", "out", "--max_gap", "wide"], "rip.max_gap: "),
+        (
+            ["rip", "--scored", "x", "--pairs", "out", "--sample.absolute.max_gap", "wide"],
+            "rip.sample.absolute.max_gap: ",
+        ),
+        (
+            ["rip", "--scored", "x", "--pairs", "out", "--rewrite.quantile.max_gap", "1.5"],
+            "rip.rewrite.quantile.max_gap: ",
+        ),
+        (
+            ["rip", "--scored", "x", "--pairs", "out", "--max_per_user", "2", "--max_per_conversation", "3"],
+            "rip.max_per_conversation=3 is above rip.max_per_user=2",
+        ),
         (["sample", "--config", '{"sampling": 3}', "--sampling.top_p", "1"], "sample.sampling: "),
     ],
 )

@@ -1,20 +1,22 @@
 import dataclasses
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 
 from rlhi.analyze.stage import AnalyzeConfig
+from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.classify.stage import ClassifyConfig
 from rlhi.config import StageConfig, as_dict, as_json, from_text, override, parse
-from rlhi.dpo.stage import DpoConfig
+from rlhi.dpo.config import DpoConfig
 from rlhi.errors import InputError
-from rlhi.evaluate.stage import EvaluateConfig
+from rlhi.evaluate.config import EvaluateConfig
 from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
 from rlhi.reconstruct.stage import ReconstructConfig
 from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
-from rlhi.rip.stage import RipConfig
+from rlhi.rip.config import RipConfig
 from rlhi.sample.stage import SampleConfig
 
 CONFIGS: list[type[StageConfig]] = [
@@ -28,6 +30,7 @@ CONFIGS: list[type[StageConfig]] = [
     RipConfig,
     DpoConfig,
     EvaluateConfig,
+    BenchmarkConfig,
     AnalyzeConfig,
 ]
 
@@ -37,7 +40,10 @@ def test_papers_values_are_the_defaults() -> None:
     assert (ingest.min_conversations, ingest.max_conversations, ingest.max_turns) == (3, 100, 10)
     assert (ingest.eval_min_conversations, ingest.held_out) == (10, 5)
     assert (sample.n, sample.sampling.temperature, sample.sampling.top_p) == (64, 0.6, 0.9)
-    assert (rip.min_rejected_length, rip.min_rejected_reward, rip.max_gap) == (1878, -1, 1)
+    for rules in (rip.rewrite, rip.sample):
+        assert (rules.thresholds, rip.scale) == ("absolute", "Athene-RM-8B")
+        assert astuple(rules.absolute) == (1878, -1, 1)
+        assert astuple(rules.quantile) == (0.5, 0.6, 0.5)
     assert (dpo.learning_rate, dpo.batch_size) == (5e-7, 64)
     assert PersonaConfig().max_points == 5
     assert EvaluateConfig().max_users == 100
@@ -67,7 +73,11 @@ def test_config_is_frozen(config: type[StageConfig]) -> None:
         (SampleConfig, {"sampling": {"top_p": 0}}, r"sample.sampling.top_p: input should be greater than 0, got 0"),
         (SampleConfig, {"sampling": 3}, "sample.sampling: .*, got 3"),
         (SampleConfig, {"labels": ["nice"]}, "sample.labels.0: input should be 'initial', .*, got 'nice'"),
-        (RipConfig, {"thresholds": "none"}, "rip.thresholds: input should be 'absolute', 'quantile' or 'off'"),
+        (
+            RipConfig,
+            {"sample": {"thresholds": "none"}},
+            "rip.sample.thresholds: input should be 'absolute', 'quantile' or 'off'",
+        ),
         (DpoConfig, {"learning_rate": None}, "dpo.learning_rate: .*, got None"),
         (DpoConfig, {"beta": float("nan")}, "dpo.beta: .*, got nan"),
         (DpoConfig, {"model": {"id": ""}}, "dpo.model.id: .*, got ''"),
@@ -81,8 +91,8 @@ def test_wrong_value_is_named_in_one_line(config: type[StageConfig], values: dic
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
-    with pytest.raises(InputError, match=r"rip\.max_gap: .*; rip\.min_pairs: "):
-        parse(RipConfig, {"max_gap": -1, "min_pairs": 0}, "rip")
+    with pytest.raises(InputError, match=r"rip\.max_per_user: .*; rip\.min_pairs: "):
+        parse(RipConfig, {"max_per_user": 0, "min_pairs": 0}, "rip")
 
 
 def test_override_reaches_nested_fields_and_leaves_the_rest() -> None:
@@ -109,6 +119,6 @@ def test_text_is_json_or_itself(text: str, value: Any) -> None:
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_fields() -> None:
-    one = parse(RipConfig, {"seed": 1, "max_gap": 2}, "rip")
-    assert as_json(one) == as_json(parse(RipConfig, {"max_gap": 2, "seed": 1}, "rip"))
-    assert as_dict(one)["max_gap"] == 2
+    one = parse(RipConfig, {"seed": 1, "min_pairs": 2}, "rip")
+    assert as_json(one) == as_json(parse(RipConfig, {"min_pairs": 2, "seed": 1}, "rip"))
+    assert as_dict(one)["min_pairs"] == 2

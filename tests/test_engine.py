@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM
 
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig
-from rlhi.engine import Request, embedded, generate, open_engine
+from rlhi.engine import Request, choose, embedded, generate, open_engine, tally
 from rlhi.engine.models import Policy, load_policy
-from rlhi.engine.prefix import continuation_logprobs, shared_head
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.engine.transformers import TransformersEngine, _sample
 from rlhi.errors import InputError
@@ -41,36 +41,19 @@ def test_choices_score_as_in_a_plain_forward_pass(engine: TransformersEngine, po
     choices = ["[A]", "[B] is better", "x"]
     prompts = [policy.renderer.prompt(request.messages) for request in REQUESTS]
     expected = [[plain_logprob(policy, p, policy.renderer.encode(choice)) for choice in choices] for p in prompts]
-    for found, own in zip(engine.choose(REQUESTS, choices), expected, strict=True):
+    for found, own in zip(choose(engine, REQUESTS, choices), expected, strict=True):
         assert found == pytest.approx(own, abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "continuations"),
-    [
-        pytest.param([[5, 6, 7, 8, 9], [5, 6, 7], [5, 6, 7, 8]], [[[10, 11]], [[12]], [[13, 14, 15]]], id="lengths"),
-        pytest.param([[5, 6, 7], [5, 6, 8]], [[[10], [11]], [[12], [13]]], id="one token each"),
-        pytest.param([[5, 6, 7], [9, 6, 7, 8]], [[[10, 11], [12]], [[13, 14]]], id="no shared head"),
-        pytest.param([[5, 6, 7]], [[[10, 11], [12, 13, 14]]], id="one prompt"),
-        pytest.param([[5]], [[[10, 11]]], id="one token of prompt"),
-        pytest.param([[5, 6], [5, 6]], [[[10, 11]], [[10, 12]]], id="equal prompts"),
-        pytest.param([], [], id="none"),
-    ],
-)
-@pytest.mark.parametrize("rows", [1, 16])
-def test_continuations_score_as_in_a_plain_forward_pass(
-    policy: Policy, prompts: list[list[int]], continuations: list[list[list[int]]], rows: int
-) -> None:
-    found = continuation_logprobs(policy, prompts, continuations, rows, "scoring")
-    expected = [[plain_logprob(policy, p, c) for c in group] for p, group in zip(prompts, continuations, strict=True)]
-    for own, wanted in zip(found, expected, strict=True):
-        assert own == pytest.approx(wanted, abs=1e-4)
-
-
-def test_shared_head_leaves_a_token_of_every_prompt() -> None:
-    assert shared_head([[1, 2, 3], [1, 2, 4]]) == 2
-    assert shared_head([[1, 2], [1, 2, 4]]) == 1
-    assert shared_head([[1], [2]]) == 0
+def test_choices_score_in_the_plain_way_for_a_class_of_model_that_is_not_packed(policy: Policy) -> None:
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    vocabulary = policy.model.config.vocab_size
+    config = MistralConfig(vocab_size=vocabulary, hidden_size=32, intermediate_size=64, initializer_range=0.3, **heads)
+    other = replace(policy, load=MistralForCausalLM(config).eval)
+    ((_, found),) = TransformersEngine(other, 8).weigh(REQUESTS[:1], ["[A]", "x"])
+    prompt = policy.renderer.prompt(REQUESTS[0].messages)
+    expected = [plain_logprob(other, prompt, policy.renderer.encode(choice)) for choice in ("[A]", "x")]
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_greedy_answers_are_the_argmax_of_each_step(engine: TransformersEngine, policy: Policy) -> None:
@@ -150,15 +133,30 @@ def test_answer_ends_by_its_end_token_or_by_length(policy: Policy) -> None:
     assert all("<|im_end|>" not in reply.text for reply in ended + cut)
 
 
+def test_questions_about_one_context_are_computed_behind_it(engine: TransformersEngine) -> None:
+    contexts = [f"{'word ' * 40}about {thing}, and {'more ' * 40}" for thing in ("figs", "nuts", "limes")]
+    requests = [Request(f"{i} {j}", messages(f"{context}{j}?")) for i, context in enumerate(contexts) for j in range(4)]
+    requests.append(Request("short", messages("and?")))
+    mixed = requests[::2] + requests[1::2]
+    counted = tally.since()
+    scores = choose(engine, mixed, ["a", "b"])
+    found = counted()
+    assert found["prompt_tokens"] == sum(engine.count_tokens(request) for request in requests)
+    computed = found["prompt_tokens"] - found["cached_tokens"]
+    assert computed < 1.5 * sum(engine.count_tokens(request) for request in [*requests[:12:4], requests[-1]])
+    for request, own in zip(mixed, scores, strict=True):
+        assert own == pytest.approx(choose(engine, [request], ["a", "b"])[0], abs=1e-4)
+
+
 def test_persona_is_part_of_the_prompt(engine: TransformersEngine) -> None:
     with_persona = replace(REQUESTS[0], persona="- likes figs")
     assert engine.count_tokens(with_persona) > engine.count_tokens(REQUESTS[0])
-    assert engine.choose([with_persona], ["fig"]) != engine.choose([REQUESTS[0]], ["fig"])
+    assert choose(engine, [with_persona], ["fig"]) != choose(engine, [REQUESTS[0]], ["fig"])
 
 
 def test_no_request_gets_no_answer(engine: TransformersEngine) -> None:
     assert generate(engine, [], SAMPLING, 2, 0) == []
-    assert engine.choose([], ["[A]"]) == []
+    assert choose(engine, [], ["[A]"]) == []
 
 
 def test_engine_of_a_config_takes_its_limit(tiny_model: Path) -> None:
@@ -178,7 +176,7 @@ def test_scripted_engine_says_what_it_was_told() -> None:
     assert [reply.text for reply in replies] == ["r0 says 0", "r0 says 1"]
     (cut,) = generate(engine, REQUESTS[:1], replace(SAMPLING, max_tokens=2), 1, 0)[0]
     assert (cut.text, cut.finish_reason) == ("r0 says", "length")
-    assert engine.choose(REQUESTS[:1], ["r0 says 0", "no"]) == [[0.0, -1.0]]
+    assert choose(engine, REQUESTS[:1], ["r0 says 0", "no"]) == [[0.0, -1.0]]
 
 
 def test_first_rule_of_a_script_that_matches_answers(tmp_path: Path) -> None:
@@ -197,7 +195,7 @@ def test_script_for_rehearsals_says_what_it_was_asked(tmp_path: Path) -> None:
     path.write_text(json.dumps(rules))
     plain = open_engine(EngineConfig(kind="scripted", script=str(path)))
     assert generate(rehearsed, REQUESTS[:2], SAMPLING, 2, 0) == generate(plain, REQUESTS[:2], SAMPLING, 2, 0)
-    assert rehearsed.choose(REQUESTS[2:3], ["fig", "nut"]) == [[0.0, -1.0]]
+    assert choose(rehearsed, REQUESTS[2:3], ["fig", "nut"]) == [[0.0, -1.0]]
     assert log.read_text().splitlines() == ["r0 0", "r0 1", "r1 0", "r1 1", "r2 0"]
     assert rehearsed.identity == plain.identity
 

@@ -1,7 +1,7 @@
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,36 +9,29 @@ from rlhi.artifacts import Input, Output
 from rlhi.engine import Engine, Request
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.errors import InputError
-from rlhi.evaluate.judge import Contest, HeldOutTurn, judge, read_verdict, scores_by_group, transcript
-from rlhi.evaluate.stage import EvaluateConfig, answer, as_metrics, examples, held_out_turns, reward_scores, run
+from rlhi.evaluate.answers import Player, answer, with_rewards
+from rlhi.evaluate.config import EvaluateConfig
+from rlhi.evaluate.examples import examples
+from rlhi.evaluate.results import Results, as_metrics
+from rlhi.evaluate.stage import run
+from rlhi.evaluate.turns import HeldOutTurn, held_out_turns, with_other_personas
 from rlhi.evaluate.winrates import WinRate
 from rlhi.execute import Call, execute
-from rlhi.records import Axis, Candidates, Conversation, Mode, Opponent, Pair, Persona, Verdict
+from rlhi.records import Candidates, Conversation, Mode, Pair, Persona, Verdict
+from rlhi.reward.model import Score, Unscored
+from tests.contests import AXES, CONFIG, OTHER, TURN, contest, judged, prefers
+from tests.rewards import FakeReward
 from tests.rows import messages, personas, reasons, talk
 
-CONFIG = EvaluateConfig()
-TURN = HeldOutTurn("c/0", "ann", messages("Name a fruit."), "- short", "A fruit is a fig.")
-OTHER = HeldOutTurn("d/2", "ben", messages("Hi.", "Hello.", "Name a nut."), "- long", "Hazel.")
-AXES: tuple[Axis, ...] = ("personalization", "instruction-following", "usereval")
-
-
-def contest(
-    turn: HeldOutTurn = TURN,
-    ours: str = "OURS",
-    theirs: str = "THEIRS",
-    mode: Mode = "persona-guided",
-    opponent: Opponent = "log",
-) -> Contest:
-    return Contest(turn, mode, opponent, ours, theirs)
+RATE = WinRate("log", "persona-guided", "usereval", 0.5, None, None, 2, 1, 3, 0.25, 0.5)
 
 
 def held_out(name: str, *said: str, user: str = "ann") -> Conversation:
     return talk(name, *said, user=user, split="held-out")
 
 
-def answering(*, trained: bool) -> Engine:
-    name = "trained" if trained else "base"
-    return ScriptedEngine(lambda request, _: f"{name} {request.key} {request.persona}", max_prompt_tokens=50)
+def answering(player: Player) -> Engine:
+    return ScriptedEngine(lambda request, _: f"{player} {request.key} {request.persona}", max_prompt_tokens=50)
 
 
 def test_every_answered_turn_of_a_held_out_conversation_is_judged() -> None:
@@ -49,8 +42,8 @@ def test_every_answered_turn_of_a_held_out_conversation_is_judged() -> None:
     ]
     turns, dropped = held_out_turns(rows, personas("ann"), CONFIG)
     assert turns == [
-        HeldOutTurn("h/0", "ann", messages("One."), "- short", "1"),
-        HeldOutTurn("h/2", "ann", messages("One.", "1", "Two."), "- short", "2"),
+        HeldOutTurn("h/0", "ann", "initial", messages("One."), "- short", "1"),
+        HeldOutTurn("h/2", "ann", "follow-up", messages("One.", "1", "Two."), "- short", "2"),
     ]
     assert reasons(dropped) == {"h/4": "no_logged_answer"}
 
@@ -93,10 +86,10 @@ def test_models_answer_every_turn_in_every_mode_against_every_opponent() -> None
 
 
 def test_base_model_is_not_asked_where_it_is_no_opponent() -> None:
-    def only_trained(*, trained: bool) -> Engine:
-        if not trained:
-            raise AssertionError("nobody asked for the base model")
-        return answering(trained=True)
+    def only_trained(player: Player) -> Engine:
+        if player != "trained":
+            raise AssertionError(f"nobody asked for the {player} model")
+        return answering(player)
 
     assert len(answer([TURN], only_trained, CONFIG)[0]) == 2
 
@@ -108,113 +101,93 @@ def test_turn_whose_prompt_is_too_long_is_dropped() -> None:
     assert reasons(dropped) == {"d/2": "prompt_too_long"}
 
 
-def prefers(text: str) -> ScriptedEngine:
-    """A judge that names the answer that holds ``text``."""
-
-    def reply(request: Request, _: int) -> str:
-        before = request.messages[-1].content.split("[The End of Assistant A's Answer]")[0]
-        return "[A]" if text in before.split("[The Start of Assistant A's Answer]")[1] else "[B]"
-
-    return ScriptedEngine(reply)
-
-
-def judged(
-    contests: Sequence[Contest], axes: Sequence[Axis], engine: Engine, *, calibrate: bool = False
-) -> list[Verdict]:
-    return judge(contests, axes, engine, calibrate=calibrate)
-
-
-def test_judge_sees_both_orders_and_follows_the_answer() -> None:
-    verdicts = judged([contest()], ["usereval"], prefers("OURS"))
-    assert verdicts == [
-        Verdict("c/0", "ann", "log", "persona-guided", "usereval", "model-first", "OURS", "THEIRS", "A"),
-        Verdict("c/0", "ann", "log", "persona-guided", "usereval", "opponent-first", "THEIRS", "OURS", "B"),
+def test_another_users_persona_is_dealt_by_seed_and_never_ones_own() -> None:
+    texts = {"ann": "- a", "ben": "- b", "cal": "- a", "dot": "- d"}
+    turns = [
+        replace(TURN, id=f"{user}/{i}", user_id=user, persona=text) for user, text in texts.items() for i in (0, 2)
     ]
+    dealt = set()
+    for seed in range(20):
+        found = with_other_personas(turns, seed)
+        assert all(turn.other_persona in texts.values() and turn.other_persona != turn.persona for turn in found)
+        by_user = {turn.user_id: turn.other_persona for turn in found}
+        assert [turn.other_persona for turn in found] == [by_user[turn.user_id] for turn in found]
+        assert with_other_personas(turns[::-1], seed) == found[::-1]
+        dealt.add(tuple(sorted(by_user.items())))
+    assert len(dealt) > 1
 
 
-def test_every_contest_is_judged_on_every_axis() -> None:
-    contests = [contest(turn, mode=mode) for turn in (TURN, OTHER) for mode in CONFIG.modes]
-    verdicts = judged(contests, AXES, prefers("OURS"))
-    seen = {(each.turn_id, each.mode, each.axis, each.order) for each in verdicts}
-    assert len(verdicts) == len(seen) == 2 * 2 * 3 * 2
+def test_shuffled_mode_needs_two_users_with_different_personas() -> None:
+    with pytest.raises(InputError, match="need two users with different personas"):
+        with_other_personas([TURN, replace(TURN, user_id="ben")], 0)
 
 
-def test_judge_reads_the_persona_except_for_instruction_following() -> None:
-    shown: dict[str, str] = {}
-    for axis in AXES:
+def test_shuffled_modes_change_what_the_model_or_what_the_judge_reads() -> None:
+    turn = replace(TURN, other_persona="- long")
+    modes: tuple[Mode, ...] = ("persona-guided", "shuffled-persona", "shuffled-judge")
+    contests, _ = answer([turn], answering, replace(CONFIG, modes=modes))
+    assert [each.ours for each in contests] == [f"trained c/0 {text}" for text in ("- short", "- long", "- short")]
+    read: dict[str, set[str]] = {mode: set() for mode in modes}
+    for each in contests:
 
-        def reply(request: Request, _: int, axis: str = axis) -> str:
-            shown[axis] = request.messages[-1].content
+        def reply(request: Request, _: int, mode: str = each.mode) -> str:
+            shown = request.messages[-1].content.partition("[The End of User Persona]")[0].split("\n")
+            read[mode] |= {line for line in shown if line in ("- short", "- long")}
             return "[A]"
 
-        judged([contest(OTHER)], [axis], ScriptedEngine(reply))
-    assert {axis for axis, text in shown.items() if "- long" in text} == {"personalization", "usereval"}
-    assert all("User: Hi.\n\nAssistant: Hello.\n\nUser: Name a nut." in text for text in shown.values())
+        judged([each], AXES, ScriptedEngine(reply))
+    assert read == {"persona-guided": {"- short"}, "shuffled-persona": {"- short"}, "shuffled-judge": {"- long"}}
 
 
-def test_verdict_that_cannot_be_read_is_null() -> None:
-    assert {each.winner for each in judged([contest()], AXES, ScriptedEngine(lambda *_: "Both."))} == {None}
-    assert {each.winner for each in judged([contest()], AXES, ScriptedEngine(lambda *_: "[A]", 10))} == {None}
-    assert [read_verdict(scores) for scores in ([-1.0, -1.0], None, [-1, -2], [-2, -1])] == [None, None, "A", "B"]
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"calibrate": True, "method": "generate"}, "set calibrate=false"),
+        ({"over_personalization": True, "modes": ("persona-guided",)}, "add these to modes and axes"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(CONFIG, **changes).check()
 
 
-class Leaning(ScriptedEngine):
-    """A judge that likes OURS a little and [A] a lot, whatever it reads."""
-
-    def choose(self, requests: Sequence[Request], choices: Sequence[str]) -> list[list[float]]:
-        liked = prefers("OURS").choose(requests, choices)
-        names_ours = ["OURS" in request.messages[-1].content for request in requests]
-        return [[a + 5, b] if ours else [4.5, 0.0] for ours, (a, b) in zip(names_ours, liked, strict=True)]
-
-
-def test_calibrated_judge_is_freed_from_its_love_of_a_letter() -> None:
-    winners = [
-        [each.winner for each in judged([contest()], ["usereval"], Leaning(lambda *_: ""), calibrate=calibrate)]
-        for calibrate in (False, True)
-    ]
-    assert winners == [["A", "A"], ["A", "B"]]
-
-
-def test_transcript_names_who_spoke() -> None:
-    assert transcript(messages("system:Be kind.", "Hi.", "Yes?")) == "System: Be kind.\n\nUser: Hi.\n\nAssistant: Yes?"
-
-
-class Lengths:
+def length(row: Candidates, text: str) -> Score:
     """Rewards length where there is a persona; cannot score an empty answer."""
-
-    note = "length"
-
-    def score(self, rows: Sequence[Candidates]) -> list[list[float | None]]:
-        return [[float(len(each.text)) if row.persona and each.text else None for each in row.answers] for row in rows]
+    return float(len(text)) if row.persona and text else Unscored("empty_answer")
 
 
 def test_rewards_compare_both_answers_with_the_persona_in_every_mode() -> None:
     contests = [contest(ours="abc", theirs="a", mode=mode) for mode in CONFIG.modes]
     contests += [contest(OTHER, ours="", theirs="a"), contest(OTHER, ours="b", theirs="b", opponent="base")]
-    scores = reward_scores(contests, Lengths())
-    assert scores == [(3.0, 1.0), (3.0, 1.0), (None, 1.0), (1.0, 1.0)]
-    assert scores_by_group(contests, scores) == {
-        ("log", "context-only"): [("c/0", "ann", 3.0, 1.0)],
-        ("log", "persona-guided"): [("c/0", "ann", 3.0, 1.0)],
-        ("base", "persona-guided"): [("d/2", "ben", 1.0, 1.0)],
-    }
+    found = with_rewards(contests, FakeReward(length))
+    assert [(each.our_reward, each.their_reward) for each in found] == [(3.0, 1.0), (3.0, 1.0), (None, 1.0), (1.0, 1.0)]
+    assert [replace(each, our_reward=None, their_reward=None) for each in found] == contests
 
 
 def test_metrics_are_named_by_opponent_metric_and_mode_and_hold_no_null() -> None:
-    rate = WinRate("log", "persona-guided", "usereval", 0.5, None, None, 2, 1, 3, 0.25, 0.5)
-    assert as_metrics([rate, replace(rate, metric="reward", rate=None, disagreement=None, unread=0)]) == {
+    rates = [RATE, replace(RATE, metric="reward", rate=None, disagreement=None), replace(RATE, part="tone/casual")]
+    found = as_metrics(Results([], [], [], rates, [], []))
+    assert {name: n for name, n in found.items() if not name.endswith(("/asked", "/half_read", "/first_position"))} == {
         "win_rate/log/usereval/persona-guided": 0.5,
+        "win_rate/log/usereval/persona-guided/turns": 2.0,
         "win_rate/log/usereval/persona-guided/disagreement": 0.25,
         "win_rate/log/usereval/persona-guided/unread": 3.0,
-        "win_rate/log/reward/persona-guided/unread": 0.0,
+        "win_rate/log/usereval/persona-guided/tone/casual": 0.5,
+        "win_rate/log/usereval/persona-guided/tone/casual/turns": 2.0,
+        "win_rate/log/reward/persona-guided/turns": 2.0,
+        "win_rate/log/reward/persona-guided/unread": 3.0,
     }
 
 
 def test_examples_show_all_answers_of_a_turn_and_what_the_judge_said() -> None:
     contests = [contest(mode="context-only"), contest(), contest(theirs="BASE", opponent="base")]
-    (found,) = examples(contests, judged(contests[:2], ["usereval"], prefers("THEIRS")))
+    (found,) = examples(contests, judged(contests[:2], ["usereval"], prefers("THEIRS")), RATE)
     assert found.answers == {"trained": "OURS", "log": "THEIRS", "base": "BASE"}
-    assert found.outcome == "model-first, against log: log wins; opponent-first, against log: log wins"
+    assert found.kind == "loss"
+    assert [(one.question, one.outcome) for one in found.said] == [
+        ("usereval, against log, trained model shown first", "log wins"),
+        ("usereval, against log, trained model shown second", "log wins"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +216,7 @@ def test_nothing_to_judge_is_an_error_with_a_way_out(tmp_path: Path, split: str,
         run(
             Input(tmp_path / "conversations", Conversation),
             Input(tmp_path / "personas", Persona),
-            Input(tmp_path / "model", Pair),
             output,
             CONFIG,
+            Input(tmp_path / "model", Pair),
         )

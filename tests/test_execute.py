@@ -177,3 +177,16 @@ def test_kfp_is_told_where_the_output_is_and_what_it_counts(source: Path, tmp_pa
     }
     expected = {"name": "personas", "uri": f"{tmp_path}/a", "metadata": metadata}
     assert written == {"artifacts": {"personas": {"artifacts": [expected]}}}
+
+
+def test_page_is_told_to_kfp_where_it_lies_in_the_output(source: Path, tmp_path: Path) -> None:
+    uris = {"look": "s3://bucket/run/look", "personas": "s3://bucket/run/personas"}
+    report = tmp_path / "executor_output.json"
+    artifacts = {name: {"artifacts": [{"name": name, "uri": uri}]} for name, uri in uris.items()}
+    told = json.dumps({"outputs": {"artifacts": artifacts, "outputFile": str(report)}})
+    for _ in ("made", "found done"):
+        execute(first(source, tmp_path / "a"), told)
+        written = json.loads(report.read_text())["artifacts"]
+        assert written["look"] == {"artifacts": [{"name": "look", "uri": "s3://bucket/run/personas/look.html"}]}
+        assert written["personas"]["artifacts"][0]["uri"] == uris["personas"]
+        report.unlink()

@@ -124,6 +124,7 @@ def run(folder: Path, stage: str, output: str, config: dict[str, Any], **inputs:
     return made
 
 
+@pytest.mark.slow
 def test_ten_thousand_mutated_rows_pass_through_every_stage_that_reads_conversations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from rlhi.config import ModelConfig, ServerConfig
-from rlhi.engine import Request
+from rlhi.engine import Request, Scores, choose
 from rlhi.engine.http.choices import scores
 from rlhi.engine.http.engine import HttpEngine
 from rlhi.engine.http.wire import Said, Token
@@ -72,6 +72,19 @@ def test_text_without_logprobs_chooses_what_it_names_last_or_nothing(text: str, 
     assert scores(Said(text, "stop", None), AB) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("I am not sure", [-1, -1]), ("M", [-1, 0]), ("Model m.", [0, -1]), ("Mm", [-1, -1])],
+)
+def test_choice_of_one_letter_is_not_found_inside_words(text: str, expected: list[float]) -> None:
+    assert scores(Said(text, "stop", None), ["m", "M"]) == expected
+
+
+def test_word_that_begins_with_a_choice_is_not_that_choice() -> None:
+    found = scores(said(("m", {"m": 0.5, "M": 0.2, "Model": 0.2, " M": 0.1})), ["m", "M"])
+    assert found == pytest.approx([math.log(0.5), math.log(0.3)])
+
+
 def test_answer_that_was_cut_chooses_nothing_unless_it_began_with_the_choice() -> None:
     assert scores(Said("Of [A] and", "length", None), AB) == [-1, -1]
     assert scores(Said("[A] and", "content_filter", None), AB) == [-1, -1]
@@ -88,9 +101,9 @@ def test_logprobs_without_alternatives_tell_which_and_not_by_how_much() -> None:
     assert scores(Said("[B]", "stop", (Token("[B]", -0.1, {}),)), AB) == [-1, 0]
 
 
-def ask(server: ChatServer, choices: list[str], **settings: Any) -> list[list[float]]:
+def ask(server: ChatServer, choices: list[str], **settings: Any) -> list[Scores]:
     engine = HttpEngine(ModelConfig(id="judge"), ServerConfig(url=server.url, **settings), first_wait=0.01)
-    return engine.choose([Request(f"r{i}", messages(f"question {i}")) for i in range(4)], choices)
+    return choose(engine, [Request(f"r{i}", messages(f"question {i}")) for i in range(4)], choices)
 
 
 def test_choices_are_in_the_order_of_the_requests() -> None:

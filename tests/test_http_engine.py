@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from rlhi.config import ModelConfig, SamplingConfig, ServerConfig
-from rlhi.engine import Reply, Request
+from rlhi.engine import FILTERED, UNANSWERED, Reply, Request, choose
 from rlhi.engine.http.engine import HttpEngine
 from rlhi.errors import InputError
 from tests.chat_server import ChatServer, Fault
@@ -152,8 +152,8 @@ def choice(text: str | None, reason: str, logprobs: list[float] | None = None) -
         (choice(" Fig. ", "stop", [-0.5, -1.0]), Reply("Fig.", "stop", -1.5)),
         (choice("A fig is", "length"), Reply("A fig is", "length", None)),
         (choice(None, "length"), Reply("", "length", None)),
-        (choice("A fi", "content_filter"), Reply("", "stop", None)),
-        (choice(None, "tool_calls"), Reply("", "stop", None)),
+        (choice("A fi", "content_filter"), FILTERED),
+        (choice(None, "tool_calls"), FILTERED),
     ],
 )
 def test_how_an_answer_ended_is_told(said: dict[str, Any], reply: Reply) -> None:
@@ -169,7 +169,7 @@ def test_prompt_that_a_filter_refuses_is_unanswered_and_the_others_are_not() -> 
     with ChatServer(echo, lambda number: refusal if number == 1 else None) as server:
         asked = engine(server, concurrency=1)
         replies = ask(asked, requests(3))
-    assert [reply.text != "" for reply in replies.values()] == [True, False, True]
+    assert [reply.lack for reply in replies.values()] == [None, "filtered", None]
     assert dict(asked.budget.unanswered) == {"content_filter": 1}
 
 
@@ -203,15 +203,52 @@ def test_server_that_hangs_ends_the_stage_too() -> None:
         ask(engine(server, timeout=0.2, give_up_after=0.5), requests(3))
 
 
-def test_one_request_that_keeps_failing_is_given_up_after_all_others_are_answered() -> None:
-    def says(body: dict[str, Any], sample: int) -> str | dict[str, Any]:
-        return {"no": "message"} if "question 3" in body["messages"][0]["content"] else echo(body, sample)
+def poisoned(*ends: str) -> Callable[[dict[str, Any], int], str | dict[str, Any]]:
+    """A server that has no answer to prompts with one of these ends."""
 
-    with ChatServer(says) as server:
+    def says(body: dict[str, Any], sample: int) -> str | dict[str, Any]:
+        return {"no": "message"} if body["messages"][0]["content"].endswith(ends) else "[B]"
+
+    return says
+
+
+@pytest.mark.parametrize("limits", [{"deadline": 0.3}, {"give_up_after": 0.3}])
+def test_one_request_that_keeps_failing_is_given_up_after_all_others_are_answered(limits: dict[str, float]) -> None:
+    with ChatServer(poisoned("n 13")) as server:
+        asked = engine(server, **limits)
+        replies = ask(asked, requests(20), n=2)
+        chosen = choose(engine(server, **limits), requests(14), ["[A]", "[B]"])
+    assert chosen[12:] == [[-1.0, 0.0], "unanswered"]
+    assert list(replies)[-2:] == [(13, 0), (13, 1)]
+    assert [place for (place, _), reply in replies.items() if reply == UNANSWERED] == [13, 13]
+    assert {reply.lack for reply in replies.values()} == {None, "unanswered"}
+    assert dict(asked.budget.unanswered) == {"no chat completion": 2}
+
+
+def test_more_than_a_few_requests_that_are_given_up_end_the_stage_after_all_others_are_answered() -> None:
+    with ChatServer(poisoned("3")) as server:
         replies: list[int] = []
-        with pytest.raises(InputError, match=r"no chat completion\); given up were 1 of 20 requests"):
-            gather(replies, engine(server, deadline=0.3, timeout=0.2), requests(20))
-    assert sorted(replies) == [i for i in range(20) if i != 3]
+        with pytest.raises(
+            InputError, match=r"/v1: no answer in .*no chat completion\); given up were 2 of 20 requests"
+        ):
+            gather(replies, engine(server, deadline=0.3), requests(20))
+        assert sorted(replies) == [i for i in range(20) if i not in (3, 13)]
+
+
+def test_requests_on_which_a_server_falls_silent_are_not_given_up_unless_it_lives() -> None:
+    with (
+        ChatServer(poisoned("n 13"), lives=False) as server,
+        pytest.raises(InputError, match=r"no answer in .*no chat completion\); see to the server, and start again"),
+    ):
+        ask(engine(server, give_up_after=0.3), requests(20))
+
+
+def test_server_that_falls_silent_while_much_is_left_to_ask_ends_the_stage() -> None:
+    with ChatServer(echo, lambda number: "500" if number >= 90 else None) as server:
+        replies: list[int] = []
+        with pytest.raises(InputError, match=r"at last: 500\); see to the server"):
+            gather(replies, engine(server, give_up_after=0.3, concurrency=4), requests(100))
+    assert len(replies) == 90
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
@@ -397,7 +434,7 @@ def test_key_that_a_server_echoes_is_in_no_reply(everything: list[str]) -> None:
         asked = engine(server)
         ((_, reply),) = ask(asked, requests(1)).items()
         assert reply.text == "you sent ***"
-        assert asked.choose(requests(1), ["[A]", "[B]"]) == [[-1.0, -1.0]]
+        assert choose(asked, requests(1), ["[A]", "[B]"]) == [[-1.0, -1.0]]
     with ChatServer(lambda body, k: choice("", KEY)) as server:
         asked = engine(server)
         ask(asked, requests(1))
@@ -439,4 +476,4 @@ def test_nothing_is_asked_for_nothing() -> None:
     asked = engine("http://127.0.0.1:9/v1")
     assert list(asked.stream([], SAMPLING, [], 0)) == []
     assert list(asked.stream(requests(2), SAMPLING, [[], []], 0)) == []
-    assert asked.choose([], ["[A]"]) == []
+    assert choose(asked, [], ["[A]"]) == []

@@ -14,7 +14,8 @@ from rlhi.engine.http.budget import Budget, Load
 from rlhi.engine.http.client import retry_after
 from rlhi.engine.http.pace import START, Pace
 from rlhi.engine.http.secret import read_key
-from rlhi.engine.http.wire import UnreadableError, error_message, read, runs, seed_of
+from rlhi.engine.http.wire import UnreadableError, error_message, read
+from rlhi.engine.seeds import runs, seed_of
 from rlhi.errors import InputError
 
 
@@ -60,12 +61,20 @@ def test_body_that_is_no_completion_is_unreadable(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [None, {}, {"prompt_tokens": None}, {"prompt_tokens": "many", "completion_tokens": 2.5}]
+    "usage",
+    [
+        None,
+        {},
+        {"prompt_tokens": None},
+        {"prompt_tokens": "many", "completion_tokens": 2.5, "prompt_tokens_details": "none"},
+        {"prompt_tokens_details": {"cached_tokens": None}},
+    ],
 )
 def test_usage_that_is_missing_or_odd_is_unknown(usage: Any) -> None:
     choice = {"index": 0, "message": {"content": "Fig."}, "finish_reason": "stop"}
     found = read(orjson.dumps({"choices": [choice], "usage": usage}))
     assert (found.said[0].text, found.tokens_in, found.tokens_out) == ("Fig.", None, None)
+    assert found.tokens_cached is None
 
 
 @pytest.mark.parametrize(

@@ -73,3 +73,28 @@ def test_capped_stage_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     assert {str(body) for body in server.bodies} == {str(body) for body in whole}
     samples = [Input(tmp_path / name, Candidates).read() for name in ("sample", "undisturbed")]
     assert samples[0] == samples[1]
+
+
+def test_stage_whose_server_goes_away_says_so_and_goes_on_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer(says) as server:
+        run = Run(tmp_path, server)
+        run.all()
+        whole = [body for body in server.bodies if body.get("n") == 6]
+    (tmp_path / "sample").rename(tmp_path / "undisturbed")
+    monkeypatch.setenv("RLHI_REPLIES", str(tmp_path / "replies.sqlite"))
+    inputs = {"conversations": "reconstruct", "turns": "classify", "personas": "persona"}
+    half = len(whole) // 2
+    capsys.readouterr()
+    with ChatServer(says, lambda number: "500" if number >= half else None) as away:
+        flags = ("--n", "6", "--engine.server.give_up_after", "0.3")
+        assert Run(tmp_path, away)("sample", "samples", *flags, **inputs) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"{away.url}: no answer in " in told
+    assert not (tmp_path / "sample").exists()
+    with ChatServer(says) as back:
+        assert Run(tmp_path, back)("sample", "samples", "--n", "6", **inputs) == 0
+    assert len(back.bodies) == len(whole) - half
+    samples = [Input(tmp_path / name, Candidates).read() for name in ("sample", "undisturbed")]
+    assert samples[0] == samples[1]

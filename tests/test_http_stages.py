@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from rlhi import manifest
 from rlhi.artifacts import Input
 from rlhi.cli import main
+from rlhi.engine import tally
 from rlhi.records import Turn
 from tests.chat_server import ChatServer
 
@@ -50,6 +52,32 @@ def test_turns_are_labelled_by_a_server_that_stumbles_as_by_one_that_does_not(
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY.encode() not in written
     assert KEY not in "".join(capfd.readouterr())
+
+
+def test_what_was_sent_and_what_it_cost_is_in_the_manifest(conversations: Path, tmp_path: Path) -> None:
+    prices = ("--engine.server.price_in", "1000", "--engine.server.price_out", "2000")
+    with ChatServer(label, lambda number: "500" if number == 3 else None) as server:
+        assert classify(conversations, tmp_path / "out", server, *prices) == 0
+    found = manifest.load(tmp_path / "out").metrics
+    answered = len(server.bodies) - 1
+    assert {name: n for name, n in found.items() if name.startswith(tally.PREFIXES) and "per_s" not in name} == {
+        "replies/asked": answered,
+        "replies/stored": 0,
+        "tokens/prompt": 10 * answered,
+        "tokens/prefix_cached": 4 * answered,
+        "tokens/generated": 5 * answered,
+        "requests/sent": answered + 1,
+        "requests/retried/500": 1,
+        "cost/usd": pytest.approx((10 * 1000 + 5 * 2000) * answered / 1e6),
+    }
+
+
+def test_refusals_of_a_filter_are_counted_by_their_cause(conversations: Path, tmp_path: Path) -> None:
+    refused = {"message": {"content": ""}, "finish_reason": "content_filter"}
+    with ChatServer(lambda body, k: refused) as server:
+        assert classify(conversations, tmp_path / "out", server) == 0
+    metrics = manifest.load(tmp_path / "out").metrics
+    assert metrics["requests/unanswered/content_filter"] == metrics["replies/asked"] == len(server.bodies)
 
 
 def test_answers_without_a_label_are_dropped(conversations: Path, tmp_path: Path) -> None:

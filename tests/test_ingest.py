@@ -481,7 +481,7 @@ UNREADABLE = [
     ("log.parquet", b"not Parquet at all", "cannot be read as Parquet"),
     ("log.parquet", b"x", "cannot be read as Parquet"),
     ("log.jsonl.gz", b"not gzip at all", "cannot be read as JSONL"),
-    ("log.jsonl.gz", gzip.compress(b'{"conversation": []}' * 99)[:-20], "cannot be read as JSONL"),
+    ("log.jsonl.gz", gzip.compress(b'{"conversation": []}' * 99, mtime=0)[:-20], "cannot be read as JSONL"),
     ("log.jsonl", b"[1]\n2\n", "holds no JSON object on any line"),
     ("log.jsonl", b"\n\n", "holds no JSON object on any line"),
     ("log.jsonl", b"\xff\xfe\x00x", "holds no JSON object on any line"),

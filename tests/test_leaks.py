@@ -12,7 +12,7 @@ from rlhi.personas import Personas
 from rlhi.records import Candidates, Conversation
 from rlhi.rewrite.stage import RewriteConfig, rewrite
 from rlhi.sample.stage import SampleConfig, sample
-from tests.rows import talk, turn
+from tests.rows import talk, together, turn
 
 DAYS = 4
 
@@ -44,7 +44,7 @@ def candidates(*, safe: bool) -> list[Candidates]:
     turns = [turn(row, 0, "initial") for row in ROWS] + [turn(row, 2, "re-attempt with feedback") for row in ROWS]
     engine = ScriptedEngine(lambda _, index: f"Reply {index}.")
     rewrites, _ = rewrite(turns, by_id, known, engine, RewriteConfig())
-    samples, _ = sample(turns, by_id, known, engine, SampleConfig(n=2))
+    samples, _ = together(sample(turns, by_id, known, engine, SampleConfig(n=2)))
     return rewrites + samples
 
 

@@ -181,8 +181,9 @@ HOSTILE: dict[str, tuple[int, str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_length_of_a_hostile_message_not_with_its_square(name: str) -> None:
     length, piece = HOSTILE[name]
-    half, whole = (_seconds(piece * (n // len(piece))) for n in (length // 2, length))
-    assert whole < 3 * half + 0.3
+    half, whole = (piece * (n // len(piece)) for n in (length // 2, length))
+    # a collection of garbage may fall into one of them
+    assert any(_seconds(whole) < 3 * _seconds(half) + 0.3 for _ in range(3))
 
 
 def _seconds(text: str) -> float:

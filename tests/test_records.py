@@ -36,7 +36,7 @@ ROWS: list[list[Any]] = [
         Candidates("c2/0", "u", messages("Hi."), "- short", "Shorter.", (Answer("", "original", None, None, None),)),
     ],
     [pair("c1/0")],
-    [Verdict("c1/0", "u", "log", "persona-guided", "usereval", "model-first", "a", "b", None)],
+    [Verdict("c1/0", "u", "initial", "log", "persona-guided", "usereval", "model-first", "a", "b", None, "unreadable")],
     [Dropped("c1", "language")],
 ]
 

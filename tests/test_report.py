@@ -4,17 +4,21 @@ import re
 import warnings
 from dataclasses import replace
 from functools import cache
-from html.parser import HTMLParser
 from typing import get_args
 
 import pytest
 
 from rlhi import figures
 from rlhi.classify.shares import LabelShares
-from rlhi.evaluate.report import REASONS, SHOWN, Example, Report, cautions, conclusion, render, training_notes
+from rlhi.dpo.figures import curves_svg
+from rlhi.evaluate.headline import cautions, conclusion
+from rlhi.evaluate.report import REASONS, SHOWN, Report, render, training_notes
+from rlhi.evaluate.results import Results
 from rlhi.evaluate.winrates import WinRate
 from rlhi.manifest import FunnelRow
 from rlhi.records import Message, Pair, Persona, Reason
+from tests.evaluations import evaluated, held_out, likes
+from tests.pages import Page
 
 RATE = WinRate("log", "persona-guided", "usereval", 0.55, 0.48, 0.62, 212, 41, 0, 0.2, 0.55)
 REWARD = replace(RATE, metric="reward", rate=0.66, low=0.6, high=0.72, disagreement=None, first_position=None)
@@ -22,7 +26,21 @@ HISTORY = [
     {"step": float(n), "loss": 0.7 - 0.01 * n, "logps/chosen": -200.0 - n, "logps/rejected": -190.0 - 3 * n}
     for n in range(1, 9)
 ]
-EMPTY = Report("a run", "Nothing was trained.", [], [], [], [], [], [], [], {}, LabelShares("", {}))
+NOTHING = Results([], [], [], [], [], [])
+EMPTY = Report(
+    title="a run",
+    summary="Nothing was trained.",
+    judge="nobody",
+    results=NOTHING,
+    funnel=[],
+    pairs=[],
+    personas=[],
+    history=[],
+    notes=[],
+    settings={},
+    measured={},
+    labels=LabelShares("", {}),
+)
 
 
 def pair(name: str, text: str = "text") -> Pair:
@@ -37,13 +55,15 @@ def full(text: str = "text") -> Report:
         title=f"{text} title",
         summary=f"{text} summary",
         funnel=[FunnelRow("ingest", 10, 7, {"language": 2, "empty_message": 1}), FunnelRow("rip", 0, 0, {})],
-        win_rates=[RATE, REWARD],
+        judge=f"{text} judge",
+        results=evaluated(likes("OURS"), trained=f"OURS {text} answer", rows=held_out(text=text)),
         pairs=[pair("p1", text), replace(pair("p2", text), chosen_reward=3.0)],
         personas=[Persona("ann", f"{text} persona", ("c1",), None)],
         history=HISTORY,
-        examples=[Example("ben", None, (Message("user", text),), {"trained": text, "log": "other"}, f"{text} won")],
         notes=[f"{text} note"],
+        warnings=[f"{text} warned"],
         settings={"dpo": {"model": {"id": text}, "beta": 0.1}},
+        measured={"evaluate": {"replies/asked": 96.0, "replies/stored": 12.0, "cost/usd": 1.5}},
         labels=LabelShares(f"{text} labelled", {"new": 0.5, "positive feedback": 0.25, "unreadable_label": 0.25}),
     )
 
@@ -53,31 +73,29 @@ def plain() -> str:
     return render(full())
 
 
-class _Page(HTMLParser):
-    """Every tag with its attributes, and the text outside style and script."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_hostile_text_adds_no_tag_and_is_shown_as_it_is() -> None:
     hostile = (
         "</script><script>alert(1)</script> \"><img src=x onerror=alert(1)> ' onclick=alert(1) {{ 7 * 7 }}{% raw %} "
         "</title></div></style><svg onload=alert(1)> <!-- --><base href=//evil.example> &lt; <![CDATA["
     )
-    tame, page = _Page(plain()), _Page(render(full(hostile)))
+    tame, page = Page(plain()), Page(render(full(hostile)))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in tame.tags]
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    for part in ("title", "summary", "asked", "answered", "persona", "more", "good", "bad", "won", "note", "labelled"):
+    for part in (
+        "title",
+        "summary",
+        "asked",
+        "answered",
+        "persona",
+        "more",
+        "good",
+        "bad",
+        "judge",
+        "answer",
+        "note",
+        "warned",
+        "labelled",
+    ):
         assert f"{hostile} {part}" in page.text
 
 
@@ -90,10 +108,8 @@ def test_control_characters_are_shown_not_sent() -> None:
 
 def test_page_loads_nothing_and_runs_only_its_own_script() -> None:
     page = render(full("https://example.org/x.png"))
-    tags = _Page(page).tags
-    links = [a[name] or "" for _, a in tags for name in ("src", "href", "xlink:href", "srcset", "action") if name in a]
-    assert links
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in links)
+    tags = Page(page).tags
+    assert Page(page).loads() == []
     assert not re.search(r"url\((?!#)|@import", page)
     assert not any(tag in {"link", "iframe", "object", "embed", "base", "form"} for tag, _ in tags)
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -107,7 +123,7 @@ def test_line_breaks_of_answers_are_kept() -> None:
 
 
 def test_empty_sections_say_so() -> None:
-    text = _Page(render(EMPTY)).text
+    text = Page(render(EMPTY)).text
     for sentence in (
         "No win rate was measured, so this page shows what was learned from, not whether it helped.",
         "No win rate was measured.",
@@ -128,13 +144,13 @@ def test_same_report_same_page() -> None:
 
 
 def test_ids_are_unique_among_the_drawings() -> None:
-    ids = [attributes["id"] for _, attributes in _Page(plain()).tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in Page(plain()).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
 def test_many_pairs_are_thinned_evenly_and_said_so() -> None:
     report = replace(EMPTY, pairs=[pair(f"p{n}", f"text{n:03}") for n in range(200)])
-    text = _Page(render(report)).text
+    text = Page(render(report)).text
     assert f"{SHOWN} of 200 pairs, evenly spread." in text
     shown = re.findall(r"text(\d+) good", text)
     assert len(shown) == SHOWN
@@ -146,13 +162,13 @@ def test_every_reason_has_plain_words() -> None:
 
 
 def test_label_shares_stand_beside_the_papers() -> None:
-    text = _Page(plain()).text
+    text = Page(plain()).text
     assert "text labelled" in text
     assert "new50.00%40.40%\npositive feedback25.00%1.25%\nthe classifier's answer could not be read25.00%–" in text
 
 
 def test_paper_figures_are_marked_as_not_comparable() -> None:
-    text = _Page(plain()).text
+    text = Page(plain()).text
     assert "another model (Llama-3.1-8B-Instruct), another judge (o3) and other data (WildChat)" in text
     assert "62.5%" in text
 
@@ -192,7 +208,10 @@ def test_unsteady_judge_is_called_so_only_above_the_threshold() -> None:
     )
     assert cautions(replace(RATE, disagreement=0.3)) == []
     assert cautions(replace(RATE, disagreement=0.42))[0].startswith(said)
-    assert said in _Page(render(replace(EMPTY, win_rates=[replace(RATE, disagreement=0.42)]))).text
+    assert (
+        said
+        in Page(render(replace(EMPTY, results=replace(NOTHING, win_rates=[replace(RATE, disagreement=0.42)])))).text
+    )
 
 
 def test_unread_verdicts_and_few_users_are_cautioned() -> None:
@@ -201,11 +220,24 @@ def test_unread_verdicts_and_few_users_are_cautioned() -> None:
     assert few.startswith("Only 4 users")
 
 
-def test_falling_log_probabilities_are_said() -> None:
-    assert any("Both log-probabilities fall" in note for note in training_notes(HISTORY))
-    rising = [{**row, "logps/chosen": -row["logps/chosen"]} for row in HISTORY]
-    assert not any("Both" in note for note in training_notes(rising))
+def test_best_validation_is_said() -> None:
+    measured = [
+        {"step": 4, "eval_loss": 0.65, "eval_rewards/accuracies": 0.625, "eval_rewards/margins": 0.12},
+        {"step": 8, "eval_loss": 0.66, "eval_rewards/accuracies": 0.7, "eval_rewards/margins": 0.2},
+    ]
+    assert training_notes([*HISTORY, *measured])[-1] == (
+        "On pairs of users that were not trained on, the loss was lowest at step 4: 0.650, with 62.5% ranked rightly "
+        "and a margin of 0.120."
+    )
+    assert training_notes(HISTORY) == ["The loss went from 0.685 to 0.625."]
     assert training_notes(HISTORY[:1]) == []
+
+
+def test_warnings_of_training_stand_beside_its_curves() -> None:
+    page = render(replace(full(), warnings=["Both fall <far>."]))
+    assert (
+        '<p class="caution">Both fall &lt;far&gt;.</p>' in page[page.index('id="training"') : page.index('id="pairs"')]
+    )
 
 
 def test_figures_are_deterministic_and_quiet() -> None:
@@ -214,7 +246,7 @@ def test_figures_are_deterministic_and_quiet() -> None:
         warnings.simplefilter("error")
         for _ in range(2):
             assert figures.margins(report.pairs) == figures.margins(report.pairs)
-            assert figures.training(HISTORY) == figures.training(HISTORY)
+            assert curves_svg(HISTORY) == curves_svg(HISTORY)
         assert figures.margins([]).startswith(b"\x89PNG")
         assert figures.margins(report.pairs[:1]).startswith(b"\x89PNG")
 
@@ -237,7 +269,7 @@ def test_win_rates_says_what_was_not_measured() -> None:
 
 
 def test_training_leaves_out_what_was_not_recorded() -> None:
-    picture = figures.training([{"step": 1, "loss": 0.7}, {"step": 2, "loss": float("nan")}, {"train_runtime": 3.0}])
+    picture = curves_svg([{"step": 1, "loss": 0.7}, {"step": 2, "loss": float("nan")}, {"train_runtime": 3.0}])
     assert ">loss<" in picture
     assert "accuracy" not in picture
-    assert "No training history" in figures.training([{"train_runtime": 3.0}])
+    assert "No training history" in curves_svg([{"train_runtime": 3.0}])

@@ -1,44 +1,48 @@
 """Stages that are killed again and again: the output of an undisturbed run, and nothing asked for twice."""
 
 import json
-import multiprocessing
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rlhi import manifest
-from rlhi.cli import STAGES, main
-from rlhi.engine import scripted, stored
+from rlhi.cli import main
+from rlhi.engine.s3 import parts as s3_parts
+from rlhi.engine.s3 import store as s3_store
+from rlhi.engine.s3.bucket import Bucket
+from tests.forks import FORKS, settle
+from tests.s3_server import client, use
 from tests.test_ingest import spoken, write
 
 ROWS = 200
 KILLS = 20
+KILLS_OF_PODS = 8
 DELAY = 0.003  # seconds a reply takes
-# what the server of forks has imported: a start costs a tenth of a second then
-IMPORTED = [__name__, scripted.__name__, "pyarrow.dataset", "pandas"]
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload([*IMPORTED, *(f"rlhi.{stage}.stage" for stage in STAGES if stage != "dpo")])
+EVERY, SENT = 0.25, 10  # seconds, or replies, after which a stage sends what it has to S3
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage is called, and how many answers can be under way when it is killed."""
+    """How a stage is called, and what its model says. One answer is under way when it is killed."""
 
     name: str
     output: str
     inputs: tuple[str, ...]
     config: dict[str, Any]
-    under_way: int = 1
     reply: str = "- short\n- answer {n} of a fig"
 
     def argv(self, folder: Path, out: Path, script: Path) -> list[str]:
@@ -49,15 +53,8 @@ class Stage:
 
 TALKS, TURNS, PERSONAS = "conversations", "turns", "personas"
 ANY_LABEL = {"n": 2, "labels": ["initial", "new", "re-attempt with feedback"]}
-EVERY = [
-    Stage(
-        "classify",
-        TURNS,
-        (TALKS,),
-        {"meaningful_feedback": False},
-        stored.CHOICES_AT_ONCE,
-        "[[Re-attempt with feedback]]",
-    ),
+STAGES_ASKING = [
+    Stage("classify", TURNS, (TALKS,), {"meaningful_feedback": False}, "[[Re-attempt with feedback]]"),
     Stage("persona", PERSONAS, (TALKS,), {}),
     Stage("reconstruct", "reconstructed", (TALKS, TURNS), {"only_before_feedback": True}),
     Stage("rewrite", "rewrites", (TALKS, TURNS, PERSONAS), {}),
@@ -73,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.dumps({"min_conversations": 1, "eval_share": 0})
     source = write(folder / "logs.jsonl", *rows)
     assert main(["ingest", "--source", source, "--conversations", str(folder / TALKS), "--config", config]) == 0
-    for stage in EVERY[:2]:
+    for stage in STAGES_ASKING[:2]:
         script = write_script(folder / "script.json", stage)
         assert main(stage.argv(folder, folder / stage.output, script)) == 0
     return folder
@@ -89,9 +86,11 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def run(argv: list[str], store: Path) -> None:
-    """A process that is one start of a stage."""
-    os.environ["RLHI_REPLIES"] = str(store)
+def run(argv: list[str], env: dict[str, str]) -> None:
+    """A process that is one start of a stage; on S3, one that sends every quarter of a second or ten replies."""
+    settle(env)
+    s3_parts.EVERY, s3_parts.ROWS = EVERY, SENT
+    s3_store.PAUSE = 0.1
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  the bars of a hundred starts
     sys.exit(main(argv))
 
@@ -109,12 +108,13 @@ class Rehearsal:
         calm.mkdir()
         log = calm / "asked.txt"
         assert main(stage.argv(folder, calm / "out", write_script(calm / "script.json", stage, 0, log))) == 0
+        self.env = {"RLHI_REPLIES": str(place / "replies.sqlite")}
         self.expected = manifest.load(calm / "out").digest
         self.asked = Counter(lines(log))
 
-    def start(self, out: str = "out") -> multiprocessing.process.BaseProcess:
+    def start(self, out: str = "out") -> ForkServerProcess:
         argv = self.stage.argv(self.folder, self.place / out, self.script)
-        process = forks.Process(target=run, args=(argv, self.place / "replies.sqlite"))
+        process = FORKS.Process(target=run, args=(argv, self.env))
         process.start()
         return process
 
@@ -123,7 +123,7 @@ class Rehearsal:
         before, process = len(lines(self.log)), self.start()
         while process.is_alive() and len(lines(self.log)) == before:
             time.sleep(0.002)
-        time.sleep(draw.random() * DELAY * 8 * self.stage.under_way**0.5)
+        time.sleep(draw.random() * DELAY * 8)
         running = process.is_alive()
         process.kill()
         process.join()
@@ -132,7 +132,7 @@ class Rehearsal:
     def terminate(self) -> int:
         """Starts the stage by its command line and tells it to stop once it has asked something; its exit code."""
         argv = self.stage.argv(self.folder, self.place / "out", self.script)
-        env = {**os.environ, "RLHI_REPLIES": str(self.place / "replies.sqlite")}
+        env = {**os.environ, **self.env}
         process = subprocess.Popen([sys.executable, "-m", "rlhi.cli", *argv], env=env, stderr=subprocess.DEVNULL)
         while process.poll() is None and not lines(self.log):
             time.sleep(0.002)
@@ -146,7 +146,7 @@ class Rehearsal:
         assert manifest.load(self.place / "out").digest == self.expected
 
 
-@pytest.fixture(params=EVERY, ids=lambda stage: stage.name)
+@pytest.fixture(params=STAGES_ASKING, ids=lambda stage: stage.name)
 def rehearsal(request: pytest.FixtureRequest, folder: Path, tmp_path: Path) -> Rehearsal:
     return Rehearsal(request.param, folder, tmp_path)
 
@@ -159,7 +159,7 @@ def test_stage_that_is_killed_goes_on_and_asks_only_for_what_is_missing(rehearsa
     rehearsal.finish()
     asked = Counter(lines(rehearsal.log))
     assert asked.keys() == rehearsal.asked.keys()
-    assert (asked - rehearsal.asked).total() <= kills * rehearsal.stage.under_way
+    assert (asked - rehearsal.asked).total() <= kills
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_stage_that_is_told_to_stop_goes_on_in_the_same_way(rehearsal: Rehearsal
     with closing(sqlite3.connect(rehearsal.place / "replies.sqlite")) as db:
         assert db.execute("SELECT count(*) FROM claims").fetchone() == (0,)
     rehearsal.finish()
-    assert (Counter(lines(rehearsal.log)) - rehearsal.asked).total() <= rehearsal.stage.under_way
+    assert (Counter(lines(rehearsal.log)) - rehearsal.asked).total() <= 1
 
 
 @pytest.mark.slow
@@ -179,3 +179,50 @@ def test_two_workers_ask_nothing_twice(rehearsal: Rehearsal) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert {manifest.load(rehearsal.place / out).digest for out in ("out", "other")} == {rehearsal.expected}
     assert Counter(lines(rehearsal.log)) == rehearsal.asked
+
+
+@pytest.fixture
+def on_s3(rehearsal: Rehearsal, s3: str, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
+    """A rehearsal whose stage keeps its replies on S3."""
+    use(s3, monkeypatch)
+    with suppress(ClientError):
+        client(s3).create_bucket(Bucket="killed")
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    url = f"s3://killed/{uuid.uuid4().hex}"
+    rehearsal.env = variables | {"RLHI_REPLIES": url, "RLHI_CACHE": str(rehearsal.place / "cache")}
+    return rehearsal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rehearsal", [STAGES_ASKING[0], STAGES_ASKING[-1]], ids=["classify", "sample"], indirect=True)
+def test_pod_that_is_killed_loses_what_it_had_not_sent_and_no_more(on_s3: Rehearsal) -> None:
+    """As above, with an empty disk at each start."""
+    draw, kills = random.Random(0), 0
+    for _ in range(KILLS_OF_PODS):
+        kills += on_s3.kill(draw)
+        shutil.rmtree(on_s3.place / "cache", ignore_errors=True)
+    assert kills > KILLS_OF_PODS / 2
+    on_s3.finish()
+    asked = Counter(lines(on_s3.log))
+    assert asked.keys() == on_s3.asked.keys()
+    unsent = SENT + EVERY / DELAY  # of a part that is on its way, and of the next
+    assert (asked - on_s3.asked).total() <= kills * (1 + unsent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rehearsal", [STAGES_ASKING[-1]], ids=["sample"], indirect=True)
+def test_pod_that_is_told_to_stop_sends_all_and_gives_its_claims_back(on_s3: Rehearsal) -> None:
+    assert on_s3.terminate() == 130
+    assert not list((on_s3.place / "cache").rglob("*.sqlite"))
+    (index,) = [name for name in Bucket(on_s3.env["RLHI_REPLIES"]).names("") if name.endswith("claims.json")]
+    held = Bucket(on_s3.env["RLHI_REPLIES"]).get(index).body
+    assert held is not None
+    assert json.loads(held)["workers"] == {}
+    on_s3.finish()
+    assert (Counter(lines(on_s3.log)) - on_s3.asked).total() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rehearsal", [STAGES_ASKING[-1]], ids=["sample"], indirect=True)
+def test_two_pods_ask_nothing_twice(on_s3: Rehearsal) -> None:
+    test_two_workers_ask_nothing_twice(on_s3)

@@ -1,11 +1,14 @@
 from dataclasses import replace
 
+import pytest
+
 from rlhi.config import SamplingConfig
 from rlhi.engine import Reply, Request
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.records import Candidates, Conversation, Dropped
+from rlhi.sample import stage
 from rlhi.sample.stage import SampleConfig, distinct, sample
-from tests.rows import messages, personas, reasons, talk, turn
+from tests.rows import messages, personas, reasons, talk, together, turn
 
 CONFIG = SampleConfig(n=3)
 PERSONAS = personas("ann")
@@ -18,7 +21,7 @@ def run(
     rows: list[Conversation], config: SampleConfig = CONFIG, engine: ScriptedEngine = ENGINE
 ) -> tuple[list[Candidates], list[Dropped]]:
     turns = [turn(row, 0, "initial") for row in rows]
-    return sample(turns, {row.id: row for row in rows}, PERSONAS, engine, config)
+    return together(sample(turns, {row.id: row for row in rows}, PERSONAS, engine, config))
 
 
 def many(count: int) -> list[Conversation]:
@@ -26,7 +29,7 @@ def many(count: int) -> list[Conversation]:
 
 
 def test_initial_and_new_requests_are_answered_n_times_in_their_context() -> None:
-    kept, dropped = sample(TURNS, {"c": TALK}, PERSONAS, ENGINE, CONFIG)
+    kept, dropped = together(sample(TURNS, {"c": TALK}, PERSONAS, ENGINE, CONFIG))
     assert [(row.id, row.context, row.persona, row.follow_up) for row in kept] == [
         ("c/0", messages("Fruit?"), "- short", None),
         ("c/4", TALK.messages[:5], "- short", None),
@@ -39,7 +42,9 @@ def test_initial_and_new_requests_are_answered_n_times_in_their_context() -> Non
 
 
 def test_labels_choose_the_prompts() -> None:
-    kept, _ = sample(TURNS, {"c": TALK}, PERSONAS, ENGINE, replace(CONFIG, labels=("re-attempt with feedback",)))
+    kept, _ = together(
+        sample(TURNS, {"c": TALK}, PERSONAS, ENGINE, replace(CONFIG, labels=("re-attempt with feedback",)))
+    )
     assert [row.id for row in kept] == ["c/2"]
 
 
@@ -56,7 +61,7 @@ def test_turn_without_conversation_or_persona_or_for_evaluation_is_dropped() -> 
         talk("gone", "Hi.", "Yes?"),
     ]
     turns = [turn(row, 0, "initial") for row in rows]
-    kept, dropped = sample(turns, {row.id: row for row in rows[:3]}, PERSONAS, ENGINE, CONFIG)
+    kept, dropped = together(sample(turns, {row.id: row for row in rows[:3]}, PERSONAS, ENGINE, CONFIG))
     assert kept == []
     assert reasons(dropped) == {
         "ben/0": "no_persona",
@@ -81,6 +86,16 @@ def test_cap_takes_so_many_prompts_by_seed_and_keeps_their_order() -> None:
     assert taken == [f"{row.id}/0" for row in rows if f"{row.id}/0" in taken]
     assert {row.id for row in run(rows[::-1], replace(CONFIG, max_prompts=5))[0]} == set(taken)
     assert {row.id for row in run(rows, replace(CONFIG, max_prompts=5, seed=1))[0]} != set(taken)
+
+
+def test_each_round_takes_the_next_prompts_and_the_first_again_after_the_last() -> None:
+    rows = many(20)
+    taken = [{row.id for row in run(rows, replace(CONFIG, max_prompts=8, round=number))[0]} for number in (1, 2, 3)]
+    assert [len(own) for own in taken] == [8, 8, 8]
+    assert not taken[0] & taken[1]
+    assert len(taken[2] - taken[0] - taken[1]) == 4
+    assert len(taken[2] & taken[0]) == 4
+    assert [row.id for row in run(rows, replace(CONFIG, round=2))[0]] == [f"{row.id}/0" for row in rows]
 
 
 def reply(text: str, cut: bool = False) -> Reply:
@@ -117,3 +132,18 @@ def test_request_that_repeats_gets_its_own_answers() -> None:
 
     kept, _ = run([talk("c", "Hi.", "Yes?"), talk("d", "Hi.", "Yes?")], engine=ScriptedEngine(key))
     assert [row.answers[0].text for row in kept] == ["c/0 0", "d/0 0"]
+
+
+def test_prompts_are_answered_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = many(7)
+    whole = run(rows)
+    monkeypatch.setattr(stage, "TOGETHER", 3)
+    heard: list[str] = []
+    engine = ScriptedEngine(
+        lambda request, index: f"{request.messages[-1].content} {index}", hear=lambda key, _: heard.append(key)
+    )
+    turns = [turn(row, 0, "initial") for row in rows]
+    groups = sample(turns, {row.id: row for row in rows}, PERSONAS, engine, CONFIG)
+    assert [row.id for row in next(groups)[0]] == ["c0/0", "c1/0", "c2/0"]
+    assert set(heard) == {"c0/0", "c1/0", "c2/0"}
+    assert together([(whole[0][:3], []), *groups]) == whole

@@ -1,15 +1,5 @@
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,71 +9,24 @@ from rlhi.errors import InputError
 from rlhi.ingest.mapping import Mapping
 from rlhi.ingest.reader import open_source, read_frames
 from rlhi.sources import content_digest, list_files, uris
+from tests.s3_server import client, use
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "conversations.jsonl"
 
 
-def free_ports(count: int) -> list[int]:
-    """Free ports whose neighbours 10,000 above, where SeaweedFS puts its gRPC, are free too."""
-    found: list[int] = []
-    for port in range(20_000 + os.getpid() % 10_000, 45_000):
-        if len(found) < count and all(_is_free(each) for each in (port, port + 10_000)):
-            found.append(port)
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) != 0
-
-
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of a real S3 server on loopback that holds the examples in bucket ``logs``."""
-    master, volume, filer, port = free_ports(4)
-    weed = Path(sys.executable).with_name("weed")
-    folder = tmp_path_factory.mktemp("s3")
-    argv = [str(weed if weed.exists() else shutil.which("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
-    argv += ["-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-    argv += [f"-s3.port={port}", "-master.volumeSizeLimitMB=64"]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            _fill(f"http://127.0.0.1:{port}")
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-
-
-def _fill(endpoint: str) -> None:
-    _wait(endpoint)
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="any", aws_secret_access_key="any", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="logs")
+def logs(s3: str) -> str:
+    """The endpoint of an S3 server that holds the examples in bucket ``logs``."""
+    filled = client(s3)
+    filled.create_bucket(Bucket="logs")
     for name in ("2024/march.jsonl", "2024/readme.txt"):
-        client.put_object(Bucket="logs", Key=name, Body=EXAMPLES.read_bytes())
-
-
-def _wait(endpoint: str) -> None:
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(endpoint, timeout=1).close()
-        except urllib.error.HTTPError as answered:
-            answered.close()
-            return
-        except OSError:
-            time.sleep(0.25)
-        else:
-            return
-    raise TimeoutError(endpoint)
+        filled.put_object(Bucket="logs", Key=name, Body=EXAMPLES.read_bytes())
+    return s3
 
 
 @pytest.fixture
-def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "any")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
+def bucket(logs: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    use(logs, monkeypatch)
     return "s3://logs"
 
 
@@ -113,7 +56,7 @@ def test_nothing_at_an_s3_address_is_one_clear_line(bucket: str, where: str) -> 
 
 
 @pytest.mark.slow
-def test_a_bucket_that_does_not_exist_is_named(s3: str, bucket: str) -> None:
+def test_a_bucket_that_does_not_exist_is_named(bucket: str) -> None:
     with pytest.raises(InputError, match="s3://elsewhere"):
         list_files("s3://elsewhere/logs")
 

@@ -19,7 +19,7 @@ import pytest
 from rlhi import manifest
 from rlhi.cli import main
 from rlhi.config import EngineConfig, ModelConfig, SamplingConfig
-from rlhi.engine import Reply, Request, generate, open_engine, tally, with_store
+from rlhi.engine import Reply, Request, choose, generate, open_engine, with_store
 from rlhi.engine import store as stores
 from rlhi.engine.scripted import ScriptedEngine
 from rlhi.engine.store import Store
@@ -157,20 +157,20 @@ def test_choices_are_kept_by_what_is_chosen_from(path: Path) -> None:
     first, again, other = Witness(), Witness(), Witness()
     choices = ["r0 0", "r1 0"]
     expected = [[0.0, -1.0], [-1.0, 0.0], [-1.0, -1.0], [-1.0, -1.0], [-1.0, -1.0]]
-    assert StoredEngine(first.engine, Store(path)).choose(REQUESTS, choices) == expected
-    assert StoredEngine(again.engine, Store(path)).choose(REQUESTS[::-1], choices) == expected[::-1]
+    assert choose(StoredEngine(first.engine, Store(path)), REQUESTS, choices) == expected
+    assert choose(StoredEngine(again.engine, Store(path)), REQUESTS[::-1], choices) == expected[::-1]
     assert (len(first.asked), again.asked) == (5, [])
-    StoredEngine(other.engine, Store(path)).choose(REQUESTS, choices[::-1])
+    choose(StoredEngine(other.engine, Store(path)), REQUESTS, choices[::-1])
     assert len(other.asked) == 5
 
 
-def test_many_choices_are_kept_some_at_a_time(path: Path) -> None:
+def test_choices_are_kept_as_they_come(path: Path) -> None:
     requests = [Request(f"r{i}", messages(f"{'word ' * (i % 7)}{i}?")) for i in range(200)]
     stopped, rest = Witness(most=150), Witness()
     with pytest.raises(KeyboardInterrupt):
-        StoredEngine(stopped.engine, Store(path)).choose(requests, ["a", "b"])
-    StoredEngine(rest.engine, Store(path)).choose(requests, ["a", "b"])
-    assert len(rest.asked) == 200 - 128
+        choose(StoredEngine(stopped.engine, Store(path)), requests, ["a", "b"])
+    choose(StoredEngine(rest.engine, Store(path)), requests, ["a", "b"])
+    assert rest.asked == [(request.key, 0) for request in requests[150:]]
 
 
 def test_engine_that_leaves_out_an_answer_is_a_defect(path: Path) -> None:
@@ -444,22 +444,9 @@ def test_replies_are_counted_in_the_manifest_and_not_in_the_digest(
         argv = ["persona", "--conversations", str(tmp_path / "in"), "--personas", str(tmp_path / name)]
         assert main([*argv, "--config", config]) == 0
         made.append(manifest.load(tmp_path / name))
-    counts = [{name: n for name, n in each.metrics.items() if name.startswith("replies")} for each in made]
-    assert counts[0] == {"replies/asked": 3.0, "replies/stored": 0.0}
-    assert counts[1] == {"replies/asked": 0.0, "replies/stored": 3.0}
+    counts = [[each.metrics[f"replies/{name}"] for name in ("asked", "stored")] for each in made]
+    assert counts == [[3, 0], [0, 3]]
     assert made[0].digest == made[1].digest
-
-
-def test_what_was_asked_is_told_with_the_speed_where_it_is_known() -> None:
-    with tally.counted() as counts:
-        tally.add("asked", 2)
-        tally.add("stored", 3)
-    assert tally.told(counts) == "2 replies asked for, 3 from the store"
-    counts.update({"tokens": 100, "seconds": 2})
-    assert tally.told(counts) == "2 replies asked for, 3 from the store, 50 tokens/s"
-    with tally.counted() as counts:
-        pass
-    assert (tally.told(counts), tally.metrics(counts)) == ("", {})
 
 
 def test_engine_without_a_store_is_itself() -> None:

@@ -19,6 +19,7 @@ import pytest
 from rlhi import tracking
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
+from rlhi.runs import CALM
 
 # mlflow 3.17 uses what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -221,6 +222,11 @@ def test_without_a_parent_a_stage_has_a_run_of_its_own(
     assert "mlflow.parentRunId" not in run.data.tags
 
 
+def test_a_shard_is_a_run_that_says_which(client: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = log_nested(client, monkeypatch, replace(RIP, stage="classify", shard="2/4", funnel=[], dropped={}), folder)
+    assert run.info.run_name == "classify shard 2 of 4"
+
+
 def test_two_pipeline_runs_show_the_field_in_which_they_differ(client: Any, uri: str) -> None:
     finished = []
     for thresholds in ("absolute", "quantile"):
@@ -323,7 +329,7 @@ def server(closed_port: int, tmp_path: Path, uri: str) -> Iterator[str]:
     argv += ["--backend-store-uri", uri, "--artifacts-destination", str(tmp_path / "artifacts")]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *argv],
-        env={**os.environ, **tracking.CALM, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env={**os.environ, **CALM, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -2,9 +2,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhi.evaluate import winrates
-from rlhi.evaluate.winrates import WinRate, interval, reward_win_rates, win_rates
-from rlhi.records import Axis, Mode, Opponent, Order, Verdict
+from rlhi.evaluate import clusters
+from rlhi.evaluate.clusters import interval
+from rlhi.evaluate.turns import Contest, HeldOutTurn
+from rlhi.evaluate.winrates import WinRate, judged, rewarded, win_rates
+from rlhi.records import Axis, Mode, Opponent, Order, TurnKind, Verdict
+from tests.rows import messages
 
 
 def verdict(
@@ -16,9 +19,10 @@ def verdict(
     opponent: Opponent = "log",
     mode: Mode = "persona-guided",
     axis: Axis = "usereval",
+    kind: TurnKind = "initial",
 ) -> Verdict:
     answers = ("ours", "theirs") if order == "model-first" else ("theirs", "ours")
-    return Verdict(turn, user, opponent, mode, axis, order, *answers, winner)  # type: ignore[arg-type]
+    return Verdict(turn, user, kind, opponent, mode, axis, order, *answers, winner)  # type: ignore[arg-type]
 
 
 def turn(name: str, user: str, first: str | None, second: str | None) -> list[Verdict]:
@@ -26,9 +30,18 @@ def turn(name: str, user: str, first: str | None, second: str | None) -> list[Ve
     return [verdict(name, user, "model-first", first), verdict(name, user, "opponent-first", second)]
 
 
+def overall(verdicts: list[Verdict], resamples: int = 200, seed: int = 0) -> list[WinRate]:
+    return [rate for rate in win_rates(judged(verdicts), resamples, seed) if rate.part == "all"]
+
+
 def one(verdicts: list[Verdict], resamples: int = 200, seed: int = 0) -> WinRate:
-    (rate,) = win_rates(verdicts, resamples, seed)
+    (rate,) = overall(verdicts, resamples, seed)
     return rate
+
+
+def scored(turn: str, user: str, ours: float | None, theirs: float | None) -> Contest:
+    held = HeldOutTurn(turn, user, "initial", messages("Hi."), "- short", "logged")
+    return Contest(held, "persona-guided", "log", "ours", "theirs", ours, theirs)
 
 
 def test_turns_are_averaged_and_self_contradiction_counts_half() -> None:
@@ -80,8 +93,8 @@ def test_one_user_gives_no_interval() -> None:
 
 
 def test_no_verdicts_no_rates() -> None:
-    assert win_rates([], 200, 0) == []
-    assert reward_win_rates({}, 200, 0) == []
+    assert overall([]) == []
+    assert rewarded([]) == {}
 
 
 def test_groups_are_separate_and_in_the_order_of_the_record() -> None:
@@ -91,7 +104,7 @@ def test_groups_are_separate_and_in_the_order_of_the_record() -> None:
         verdict("t", "u", "model-first", "B", axis="personalization"),
         verdict("t", "u", "model-first", "B", mode="context-only"),
     ]
-    assert [(rate.opponent, rate.mode, rate.metric, rate.rate) for rate in win_rates(verdicts, 200, 0)] == [
+    assert [(rate.opponent, rate.mode, rate.metric, rate.rate) for rate in overall(verdicts)] == [
         ("log", "context-only", "usereval", 0.0),
         ("log", "persona-guided", "personalization", 0.0),
         ("log", "persona-guided", "usereval", 1.0),
@@ -107,7 +120,7 @@ def test_interval_of_two_users_spans_both() -> None:
 def test_interval_drawn_in_parts_is_that_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {f"u{i}": [i / 37, i % 2] for i in range(37)}
     whole = interval(scores, 2000, 3)
-    monkeypatch.setattr(winrates, "DRAWN", 37 * 101)
+    monkeypatch.setattr(clusters, "DRAWN", 37 * 101)
     assert interval(scores, 2000, 3) == whole
 
 
@@ -138,8 +151,13 @@ def test_swapping_model_and_opponent_mirrors_the_rate(rows: list[tuple[int, str,
 
 
 def test_reward_ties_count_half() -> None:
-    rows = [("t1", "ann", 2.0, 1.0), ("t2", "ann", 1.0, 1.0), ("t3", "ben", 0.0, 1.0), ("t4", "ben", 3.0, 1.0)]
-    (rate,) = reward_win_rates({("log", "persona-guided"): rows}, 200, 0)
+    rows = [
+        scored("t1", "ann", 2.0, 1.0),
+        scored("t2", "ann", 1.0, 1.0),
+        scored("t3", "ben", 0.0, 1.0),
+        scored("t4", "ben", 3.0, 1.0),
+    ]
+    rate = win_rates(rewarded(rows), 200, 0)[0]
     assert (rate.metric, rate.rate, rate.turns, rate.users) == ("reward", 2.5 / 4, 4, 2)
     assert rate.low is not None
     assert rate.high is not None
@@ -147,11 +165,7 @@ def test_reward_ties_count_half() -> None:
     assert (rate.unread, rate.disagreement, rate.first_position) == (0, None, None)
 
 
-def test_no_scored_turn_is_null() -> None:
-    (rate,) = reward_win_rates({("base", "context-only"): []}, 200, 0)
-    assert (rate.rate, rate.low, rate.high, rate.turns) == (None, None, None, 0)
-
-
-def test_reward_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="turn t1"):
-        reward_win_rates({("log", "context-only"): [("t1", "ann", float("nan"), 1.0)]}, 200, 0)
+def test_turn_without_both_rewards_is_left_out_and_counted() -> None:
+    rates = win_rates(rewarded([scored("t1", "ann", 2.0, None), scored("t2", "ann", 2.0, 1.0)]), 200, 0)
+    assert (rates[0].rate, rates[0].turns, rates[0].asked, rates[0].unread) == (1.0, 1, 2, 1)
+    assert win_rates(rewarded([scored("t1", "ann", None, None)]), 200, 0)[0].rate is None

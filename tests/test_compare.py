@@ -1,0 +1,146 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlhi.config import EngineConfig, ModelConfig
+from rlhi.errors import InputError
+from rlhi.evaluate.compare import main, named
+from rlhi.evaluate.compared import render
+from rlhi.evaluate.comparison import compare
+from rlhi.evaluate.config import EvaluateConfig
+from rlhi.manifest import load
+from tests.evaluations import CONFIG, evaluated, held_out, likes, written
+from tests.pages import Page
+
+
+def arm(
+    folder: Path, trained: str, users: int = 4, config: EvaluateConfig = CONFIG, text: str = "Name a fruit"
+) -> Path:
+    """An evaluation by a judge that likes GOOD best, and then the log."""
+    rows = held_out(users, text)
+    return written(folder / "verdicts", evaluated(likes("GOOD", "GOOD", "LOG"), config, trained, rows), config)
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", Page(page).text)
+
+
+def test_models_stand_side_by_side_and_are_held_against_the_first(tmp_path: Path) -> None:
+    found = compare({"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD")})
+    (usereval,) = [each for each in found.differences if (each.metric, each.mode) == ("usereval", "persona-guided")]
+    assert (usereval.left, usereval.right, usereval.difference, usereval.turns) == ("new", "old", 1.0, 12)
+    assert usereval.p == 2 / 2**4  # of all signs of four users, two are as far from nothing
+    page = text_of(render(found))
+    assert "new has +100.0 points on old over 12 turns, 95% interval +100.0 to +100.0, p 0.125" in page
+    assert "instruction-following0.0%0.0% to 0.0%" in page
+    assert "oldcontext-only0.0%" in page
+    assert "RLHI, user-based rewardspersona-guided62.3%44.7%52.5%" in page
+    assert "12 turns on which the judge" in page
+    assert "new · wins" in page
+    assert "Only 4 users, too few" in page
+
+
+def test_turns_that_not_all_judged_are_left_out_and_counted(tmp_path: Path) -> None:
+    found = compare({"many": arm(tmp_path / "a", "BAD", users=4), "few": arm(tmp_path / "b", "GOOD", users=3)})
+    assert (len(found.turns), found.users) == (9, 3)
+    assert {rate.asked for each in found.arms for rate in each.rates if rate.part == "all"} == {9}
+    page = text_of(render(found))
+    assert "many: 3 turns of its 12 were not judged in all evaluations and are left out." in page
+    assert not re.search(r"few: \d+ turns? of its", page)
+
+
+def test_no_common_turn_is_refused(tmp_path: Path) -> None:
+    ours = arm(tmp_path / "a", "BAD")
+    rows = [replace(row, id=f"other-{row.id}") for row in held_out()]
+    theirs = written(tmp_path / "b" / "verdicts", evaluated(likes("GOOD"), rows=rows))
+    with pytest.raises(InputError, match="ours, theirs: have no turn in common; compare evaluations of the same"):
+        compare({"ours": ours, "theirs": theirs})
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            replace(CONFIG, judge=EngineConfig(model=ModelConfig(id="o3"))),
+            "new: evaluate.judge is 'o3', of old it is 'SmolLM2-135M-Instruct'; only what was judged alike",
+        ),
+        (replace(CONFIG, orders="one"), "new: evaluate.orders is 'one', of old it is 'both'"),
+    ],
+)
+def test_evaluations_that_were_not_judged_alike_are_refused(tmp_path: Path, config: EvaluateConfig, said: str) -> None:
+    folders = {"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD", config=config)}
+    with pytest.raises(InputError, match=re.escape(said)):
+        compare(folders)
+
+
+def test_how_fast_a_judge_answers_does_not_matter(tmp_path: Path) -> None:
+    config = replace(CONFIG, judge=EngineConfig(batch_size=1))
+    assert compare({"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD", config=config)}).differences
+
+
+def test_other_prompts_are_refused(tmp_path: Path) -> None:
+    folders = {"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD")}
+    made = load(folders["new"])
+    replace(made, prompt_hashes={"usereval.j2": "0"}).save(folders["new"])
+    with pytest.raises(InputError, match="new: judged with other prompts than old"):
+        compare(folders)
+
+
+def test_opponent_that_is_another_model_and_other_rewards_are_left_out(tmp_path: Path) -> None:
+    config = replace(CONFIG, opponents=("log", "base"))
+    old = written(tmp_path / "a" / "verdicts", evaluated(likes("GOOD"), config, "BAD"), config)
+    found = evaluated(likes("GOOD"), config, "GOOD")
+    other = [
+        replace(each, theirs=f"other {each.theirs}") if each.opponent == "base" else each for each in found.contests
+    ]
+    config = replace(config, reward=replace(config.reward, persona="off"))
+    new = written(tmp_path / "b" / "verdicts", replace(found, contests=other), config)
+    compared = compare({"old": old, "new": new})
+    assert {(each.opponent, each.metric == "reward") for each in compared.differences} == {("log", False)}
+    page = text_of(render(compared))
+    assert "The base model's answer is not the same in all evaluations: left out." in page
+    assert "The rewards come from models or settings that differ" in page
+
+
+def test_mode_that_one_arm_lacks_is_a_dash(tmp_path: Path) -> None:
+    config = replace(CONFIG, modes=("persona-guided",))
+    found = compare({"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD", config=config)})
+    assert {each.mode for each in found.differences} == {"persona-guided"}
+    assert re.search(r"usereval0\.0%0\.0% to 0\.0%(at equal length [\d.]+%)?– ", text_of(render(found)))
+
+
+def test_user_text_and_names_are_escaped_and_nothing_is_loaded(tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(1)>"
+    pages = [
+        render(
+            compare(
+                {"old": arm(tmp_path / f"{n}a", "BAD", text=said), said: arm(tmp_path / f"{n}b", "GOOD", text=said)}
+            )
+        )
+        for n, said in enumerate(("Name a fruit", hostile))
+    ]
+    tame, hurt = map(Page, pages)
+    assert [tag for tag, _ in hurt.tags] == [tag for tag, _ in tame.tags]
+    assert hostile in hurt.text
+    assert hurt.loads() == []
+
+
+def test_names_are_what_tells_the_paths_apart() -> None:
+    paths = ["out/a/evaluate/verdicts", "out/b/1/evaluate/verdicts", "best=out/c"]
+    assert list(named(paths[:2])) == ["a", "b/1"]
+    assert list(named(paths))[2] == "best"
+    with pytest.raises(InputError, match="out/c: there is nothing to compare it with"):
+        named(["out/c"])
+    with pytest.raises(InputError, match="is called 'x', as "):
+        named(["x=out/a", "x=out/b"])
+
+
+def test_command_writes_the_page_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
+    assert main([*folders, "--out", str(tmp_path / "page.html")]) == 0
+    assert "2 evaluations on 12 common turns" in capsys.readouterr().out
+    assert "bad has −100.0 points on good" in text_of((tmp_path / "page.html").read_text())
+    assert main([folders[0], str(tmp_path / "none"), "--out", str(tmp_path / "page.html")]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
