@@ -48,7 +48,8 @@ def run(runner: str, work: Path) -> Path:
     argv += ["--source", str(LOGS), "--work", str(work)]
     for setting in FEW:
         argv += ["--set", setting]
-    env = {**os.environ, "RLHI_SALT": "s", "RLHI_CACHE": str(work.parent / "cache")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}  # other floats
+    env = {**outside, "RLHI_SALT": "s", "RLHI_CACHE": str(work.parent / "cache")}
     done = subprocess.run(argv, cwd=ROOT, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return (work / "latest").resolve()
