@@ -1,0 +1,74 @@
+"""Settings of the experiment."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from rlhi.config import CLOSED, ModelConfig, SamplingConfig, StageConfig, as_json, digest
+from rlhi.dpo.config import DpoConfig
+
+Arm = Literal["base", "user-based", "user-agnostic", "sft"]
+TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class TrainingConfig:
+    """How an arm is trained: all arms alike but for the loss, and for whose reward the pairs are by."""
+
+    steps: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=32, ge=2, description="Pairs of a step: half as many requests, each with twins.")
+    learning_rate: float = Field(default=5e-4, gt=0)
+    beta: float = Field(default=0.1, gt=0)
+    lora_rank: int | None = Field(default=32, ge=1)
+    sft_weight: float = Field(default=0.0, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
+    wordings: int | None = Field(default=None, ge=1, description="Phrases and frames used of each list; null: all.")
+    people: int = Field(default=64, ge=16, description="Training users.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
+class TastesConfig(StageConfig):
+    """One seed of the experiment. The seed draws users, pairs, wordings and what is tested."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    users: int = Field(default=3, ge=1, description="Test users of each of the eight tastes.")
+    turns: int = Field(default=4, ge=1, description="Requests of each test user.")
+    sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=400))
+    batch_size: int = Field(default=96, ge=1, description="Answers computed at a time.")
+    contrasts: int = Field(default=48, ge=8, description="Requests for each teacher-forced contrast.")
+    resamples: int = Field(default=2000, ge=100, description="Resamples of users for the intervals.")
+
+    def dpo(self, arm: Arm) -> DpoConfig:
+        """What the trainer is told for an arm."""
+        own = self.training
+        loss: dict[str, Any] = {"loss_type": ("sigmoid",)}
+        if arm == "sft":
+            loss = {"loss_type": ("sft",)}
+        elif own.sft_weight:
+            loss = {"loss_type": ("sigmoid", "sft"), "loss_weights": (1.0, own.sft_weight)}
+        return DpoConfig(
+            seed=self.seed,
+            model=self.model,
+            beta=own.beta,
+            learning_rate=own.learning_rate,
+            batch_size=own.batch_size,
+            lora_rank=own.lora_rank,
+            validation_share=0,
+            gradient_checkpointing=False,
+            row_tokens=6144,
+            checkpoint_every=1_000_000,
+            **loss,
+        )
+
+    def training_name(self, arm: Arm) -> str:
+        """Names all that the trained weights of an arm hang on."""
+        if arm == "base":
+            return f"base-{self.seed}"
+        return f"{arm}-{self.seed}-{digest(as_json(self.dpo(arm)) + as_json(self.training))[:8]}"
+
+    @property
+    def measuring_name(self) -> str:
+        """Names all that the measurements of trained weights hang on."""
+        said = [self.users, self.turns, as_json(self.sampling), self.contrasts, self.model.id]
+        return f"measured-{digest(repr(said))[:8]}"

@@ -1,0 +1,103 @@
+"""Simulated users whose tastes are known, and personas that say them, each time in other words.
+
+A persona is a few sentences about a user in the third person, as the persona stage writes them: one for each taste, and
+one or two that have nothing to do with answers. A taste is said for ("prefers short answers"), against ("does not like
+long answers"), or both ways.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from importlib import resources
+from random import Random
+from typing import Any, Literal, get_args
+
+import yaml
+
+from rlhi.tastes.requests import Use
+from rlhi.tastes.rule import Taste
+
+Said = Literal["for", "against", "both"]
+SAID: Mapping[Said, float] = {"for": 0.45, "against": 0.3, "both": 0.25}  # shares of the sentences about tastes
+POLES = (("short", "long"), ("prose", "list"), ("formal", "casual"))  # what -1 and 1 are called
+TASTES = tuple(Taste(*likes) for likes in itertools.product((-1, 1), repeat=3))
+MAJORITY = Taste(1, 1, -1)  # Table 1: most want expansive, structured and serious answers
+SHARE = 0.6  # of the training users who want what the majority does, in each of the three
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A simulated user."""
+
+    id: str
+    taste: Taste
+    others: tuple[str, ...]
+
+
+def training_people(count: int, seed: int) -> list[Person]:
+    """Users to learn from: every taste occurs, that of the majority more often."""
+    weights = [_weight(taste) for taste in TASTES]
+    random = Random(f"{seed} people")
+    tastes = [*TASTES, *random.choices(TASTES, weights, k=count)][:count]
+    return [_person(f"train-{place}", taste, "train", random) for place, taste in enumerate(tastes)]
+
+
+def balanced_people(each: int, use: Use, seed: int) -> list[Person]:
+    """Users of whom as many have every taste."""
+    random = Random(f"{seed} {use} people")
+    others: Use = "test" if use == "test" else "train"
+    return [_person(f"{use}-{place}", taste, others, random) for place, taste in enumerate(TASTES * each)]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Which words personas take: of a ``use``, the first ``most`` of each list, tastes ``said`` one way or any."""
+
+    use: Use
+    said: Said | None = None
+    most: int | None = None
+
+
+def persona(person: Person, words: Words, random: Random) -> str:
+    """What there is to say about a person."""
+    likes = zip(POLES, astuple(person.taste), strict=True)
+    sentences = [_sentence(poles, like, words, random) for poles, like in likes]
+    sentences += [f"{random.choice(_given()['subjects'])} {other}" for other in person.others]
+    random.shuffle(sentences)
+    if random.random() < 0.5:
+        return "\n".join(f"- {sentence}." for sentence in sentences)
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _sentence(poles: Sequence[str], like: int, words: Words, random: Random) -> str:
+    liked, other = (poles[1], poles[0]) if like > 0 else (poles[0], poles[1])
+    way = words.said or random.choices(get_args(Said), [SAID[each] for each in get_args(Said)])[0]
+    parts = {"for": _said("for", liked, words, random), "against": _said("against", other, words, random)}
+    subject, adverb = random.choice(_given()["subjects"]), random.choice(_given()["adverbs"])
+    if way == "both":
+        return f"{subject} {' and '.join(random.sample(list(parts.values()), 2))}"
+    return f"{subject} {'' if parts[way].startswith('does') else adverb}{parts[way]}"
+
+
+def _said(frame: Literal["for", "against"], manner: str, words: Words, random: Random) -> str:
+    phrases, frames = (_given()[name][kind][words.use] for name, kind in (("phrases", manner), ("frames", frame)))
+    said: str = random.choice(frames[: words.most]).format(x=random.choice(phrases[: words.most]))
+    return said
+
+
+def _person(name: str, taste: Taste, others: Use, random: Random) -> Person:
+    return Person(name, taste, tuple(random.sample(_given()["others"][others], random.choice((1, 2)))))
+
+
+def _weight(taste: Taste) -> float:
+    shares = [
+        SHARE if own == usual else 1 - SHARE for own, usual in zip(astuple(taste), astuple(MAJORITY), strict=True)
+    ]
+    return shares[0] * shares[1] * shares[2]
+
+
+@lru_cache
+def _given() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(resources.files(__package__).joinpath("wordings.yaml").read_text())
+    return found

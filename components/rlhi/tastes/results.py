@@ -1,0 +1,219 @@
+"""What the experiment found: win rates over the base model, contrasts, and whether the texts are still texts."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from rlhi.evaluate.clusters import interval
+from rlhi.evaluate.differences import between_modes
+from rlhi.evaluate.turns import Contest
+from rlhi.evaluate.winrates import by_user, rewarded, win_rates
+from rlhi.records import Mode
+from rlhi.tastes.config import Arm, TastesConfig
+from rlhi.tastes.experiment import Place
+from rlhi.tastes.heldout import Test, tests
+from rlhi.tastes.measuring import MODES, USES, WAYS, Contrast, Given, perplexity
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share or a mean with its 95% interval, which draws users with all their turns; null is not measured."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What the answers of one arm in one mode look like. ``reward`` is by the users' rules, in [-1, 1]."""
+
+    reward: Rate
+    words: float
+    cut: float
+    repeated: float
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFound:
+    """One arm over all seeds.
+
+    ``wins`` are win rates over the base model by mode, ``seeds`` the persona-guided ones by seed. ``swapped`` is how
+    much is lost with the opposite user's persona. ``contrasts`` holds, by use and way of saying, the share of requests
+    where the right persona speaks for the right answer; ``nats`` all contrasts of the test.
+    """
+
+    arm: Arm
+    training: Mapping[str, Any]
+    wins: Mapping[Mode, Rate]
+    seeds: Mapping[int, Rate]
+    swapped: Rate
+    texts: Mapping[Mode, Texts]
+    contrasts: Mapping[str, float]
+    new_families: float
+    nats: Sequence[float]
+    first_pass: float | None
+    margin: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One request, one persona, and what each arm said."""
+
+    ask: str
+    persona: str
+    taste: Sequence[str]
+    said: Mapping[Arm, str]
+    rewards: Mapping[Arm, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The whole experiment. ``turns`` and ``users`` are those of the test, over all ``seeds``."""
+
+    arms: Sequence[ArmFound]
+    examples: Sequence[Example]
+    seeds: Sequence[int]
+    turns: int
+    users: int
+    model: str
+    most_tokens: int
+
+    def of(self, arm: Arm) -> ArmFound:
+        """What was found of one arm."""
+        return next(each for each in self.arms if each.arm == arm)
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """One arm of one seed, read back."""
+
+    place: Place
+    tests: Sequence[Test]
+    answers: Mapping[tuple[str, Mode], Given]
+    contrasts: Sequence[Contrast]
+
+
+def gather(places: Sequence[Place]) -> Findings:
+    """Reads what was measured at all places."""
+    read = [_read(place) for place in places]
+    base = {one.place.config.seed: one for one in read if one.place.arm == "base"}
+    arms = list(dict.fromkeys(one.place.arm for one in read))
+    found = [_arm(arm, [one for one in read if one.place.arm == arm], base) for arm in arms]
+    config, shown = read[0].place.config, [test for one in base.values() for test in one.tests]
+    return Findings(
+        arms=found,
+        examples=_examples(read),
+        seeds=sorted(base),
+        turns=len(shown),
+        users=len({test.turn.user_id for test in shown}),
+        model=config.model.name,
+        most_tokens=config.sampling.max_tokens,
+    )
+
+
+def _read(place: Place) -> _Seed:
+    config, found = place.config, place.read()
+    given = [Given(**one) for one in found["answers"]]
+    return _Seed(
+        place,
+        tests("test", config.users, config.turns, config.seed),
+        {(one.turn_id, one.mode): one for one in given},
+        [Contrast(**one) for one in found["contrasts"]],
+    )
+
+
+def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFound:
+    config = seeds[0].place.config
+    contests = {own.place.config.seed: _contests(own, base[own.place.config.seed]) for own in seeds}
+    everything = rewarded(contest for some in contests.values() for contest in some)
+    rates = win_rates(everything, config.resamples, config.seed)
+    differences = between_modes(everything, config.resamples, config.seed)
+    lost = next(one for one in differences if (one.left, one.right) == ("persona-guided", "shuffled-persona"))
+    contrasts = [one for own in seeds for one in own.contrasts]
+    tested = [one for one in contrasts if one.use == "test"]
+    first, margin = _learned(seeds)
+    return ArmFound(
+        arm=arm,
+        training={} if arm == "base" else asdict(config.training),
+        wins={one.mode: Rate(one.rate, one.low, one.high) for one in rates if one.part == "all"},
+        seeds={seed: _guided(some, config) for seed, some in contests.items()},
+        swapped=Rate(lost.difference, lost.low, lost.high),
+        texts={
+            mode: _texts([own.answers[key] for own in seeds for key in own.answers if key[1] == mode], config)
+            for mode in MODES
+        },
+        contrasts={
+            f"{use}/{way}": _share(one for one in contrasts if (one.use, one.said) == (use, way))
+            for use in USES
+            for way in WAYS
+        },
+        new_families=_share(one for one in tested if one.new_family),
+        nats=[one.nats for one in tested],
+        first_pass=first,
+        margin=margin,
+    )
+
+
+def _contests(own: _Seed, base: _Seed) -> list[Contest]:
+    """The arm's answers against the base model's to the same in the same mode."""
+    found = []
+    for test in own.tests:
+        for mode in MODES:
+            ours, theirs = own.answers[test.turn.id, mode], base.answers[test.turn.id, mode]
+            found.append(Contest(test.turn, mode, "base", ours.text, theirs.text, ours.reward, theirs.reward))
+    return found
+
+
+def _guided(contests: Sequence[Contest], config: TastesConfig) -> Rate:
+    guided = [one for one in contests if one.mode == "persona-guided"]
+    (rate, *_) = win_rates(rewarded(guided), config.resamples, config.seed)
+    return Rate(rate.rate, rate.low, rate.high)
+
+
+def _texts(given: Sequence[Given], config: TastesConfig) -> Texts:
+    low, high = interval(by_user((one.user_id, one.reward) for one in given), config.resamples, config.seed) or (
+        None,
+        None,
+    )
+    return Texts(
+        reward=Rate(fmean(one.reward for one in given), low, high),
+        words=fmean(one.words for one in given),
+        cut=fmean(one.cut for one in given),
+        repeated=fmean(one.repeated for one in given),
+        perplexity=perplexity(given),
+    )
+
+
+def _share(contrasts: Iterable[Contrast]) -> float:
+    """Of contrasts above nothing."""
+    found = [float(one.nats > 0) for one in contrasts]
+    return math.fsum(found) / len(found) if found else math.nan
+
+
+def _learned(seeds: Sequence[_Seed]) -> tuple[float | None, float | None]:
+    """Accuracy on the pairs of the last quarter of the steps, none of which had been seen before, and their margin."""
+    from rlhi.dpo.stage import read_history
+
+    rows = [row for own in seeds for row in _last(read_history(own.place.folder))]
+    named = [[row[f"rewards/{name}"] for row in rows if f"rewards/{name}" in row] for name in ("accuracies", "margins")]
+    return fmean(named[0]) if named[0] else None, fmean(named[1]) if named[1] else None
+
+
+def _last(history: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
+    return history[-max(1, len(history) // 4) :]
+
+
+def _examples(read: Sequence[_Seed]) -> list[Example]:
+    """The first turns of users of different tastes, in the first seed."""
+    first = [one for one in read if one.place.config.seed == read[0].place.config.seed]
+    found = []
+    for test in {test.person.taste: test for test in reversed(first[0].tests)}.values():
+        own: dict[Arm, Given] = {one.place.arm: one.answers[test.turn.id, "persona-guided"] for one in first}
+        said = {arm: given.text for arm, given in own.items()}
+        rewards = {arm: given.reward for arm, given in own.items()}
+        found.append(Example(test.ask.text, test.turn.persona, test.person.taste.manner, said, rewards))
+    return found[::-1]

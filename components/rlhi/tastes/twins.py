@@ -1,0 +1,92 @@
+"""Training pairs: of two answers, the one that a user's rule likes better, and its twin by a user who disagrees.
+
+Two of the eight answers to a request are drawn, and two users with opposite views of them. Both pairs of the two are in
+one step, so that what they share cancels and only the persona is left to tell which answer to prefer. The user-agnostic
+arm has the same requests, personas and answers; its reward is the mean over all training users.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from rlhi.records import Message, Pair
+from rlhi.tastes.config import Arm
+from rlhi.tastes.people import Person, Words, persona
+from rlhi.tastes.requests import MANNERS, Ask, Manner
+from rlhi.tastes.rule import Taste, reward
+
+TRIES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """A request with two answers, and two people: the first likes the first better, the second the second."""
+
+    ask: Ask
+    answers: tuple[str, str]
+    people: tuple[Person, Person]
+    personas: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How many twins are drawn, from which manners, with how many phrases and frames of each list."""
+
+    count: int
+    seed: int
+    wordings: int | None = None
+    manners: Sequence[Manner] = MANNERS
+
+
+def draw(asks: Sequence[Ask], people: Sequence[Person], drawing: Drawing) -> list[Twins]:
+    """Twins; every request comes up before one comes again, and every persona is worded anew."""
+    random = Random(f"{drawing.seed} twins")
+    order: list[Ask] = []
+    while len(order) < drawing.count:
+        order += random.sample(asks, len(asks))
+    return [_twins(ask, people, drawing, random) for ask in order[: drawing.count]]
+
+
+def pairs(twins: Sequence[Twins], arm: Arm, crowd: Sequence[Taste]) -> list[Pair]:
+    """Both pairs of all twins, in order. The ``crowd`` is whose rewards are averaged where the arm is user-agnostic."""
+    made = []
+    for number, one in enumerate(twins):
+        for side in (0, 1):
+            tastes = crowd if arm == "user-agnostic" else [one.people[side].taste]
+            rewards = [math.fsum(reward(taste, text) for taste in tastes) / len(tastes) for text in one.answers]
+            made.append(_pair(f"{number}/{side}", one, side, rewards))
+    return made
+
+
+def _twins(ask: Ask, people: Sequence[Person], drawing: Drawing, random: Random) -> Twins:
+    words = Words("train", most=drawing.wordings)
+    for _ in range(TRIES):
+        manners, both = random.sample(drawing.manners, 2), random.sample(people, 2)
+        if _prefers(both[0], manners) and _prefers(both[1], manners[::-1]):
+            personas = (persona(both[0], words, random), persona(both[1], words, random))
+            return Twins(ask, (ask.answer(manners[0]), ask.answer(manners[1])), (both[0], both[1]), personas)
+    raise ValueError(f"{len(people)} people have no two who disagree")
+
+
+def _prefers(person: Person, manners: Sequence[Manner]) -> bool:
+    """Whether the first of two manners shares more with what the person likes best."""
+    own = person.taste.manner
+    shared = [sum(a == b for a, b in zip(own, manner, strict=True)) for manner in manners]
+    return shared[0] > shared[1]
+
+
+def _pair(name: str, one: Twins, side: int, rewards: Sequence[float]) -> Pair:
+    better = 0 if rewards[0] >= rewards[1] else 1
+    return Pair(
+        id=name,
+        user_id=one.people[side].id,
+        context=(Message("user", one.ask.text),),
+        persona=one.personas[side],
+        follow_up=None,
+        chosen=one.answers[better],
+        rejected=one.answers[1 - better],
+        chosen_reward=rewards[better],
+        rejected_reward=rewards[1 - better],
+        source="sample",
+    )
