@@ -90,7 +90,7 @@ class Recipe:
     @property
     def stages(self) -> dict[str, StageConfig]:
         """The configs by stage, in the order in which the stages run."""
-        return {stage: config for stage in STAGES if (config := getattr(self, stage)) is not None}
+        return {stage: config for stage in STAGES if (config := getattr(self, stage, None)) is not None}
 
 
 def _check_rounds(recipe: Recipe) -> None:

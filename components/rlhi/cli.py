@@ -37,6 +37,8 @@ STAGES = (
     "dpo",
     "evaluate",
     "benchmark",
+    "safety",
+    "promote",
     "analyze",
 )
 AROUND = ("check", "outcome")  # tasks of a cluster before and after the stages; they read and write no rows
@@ -48,7 +50,10 @@ SHARD = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one stage, or lints; 0 on success, 1 with findings of lint, 2 after one line on bad input."""
+    """Runs one stage, or lints; 0 on success, 2 after one line on bad input.
+
+    1 is an answer: lint has findings, or promote refuses.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not sys.warnoptions:  # what libraries say to developers of libraries
         warnings.filterwarnings("ignore", category=FutureWarning)
@@ -78,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(
             f"{call.stage}: {described.rows_in} in, {described.kept} kept{f' ({reasons})' if reasons else ''}\n"
         )
-    return 0
+    return call.config.exit_code(described.dropped)
 
 
 def overview() -> str:

@@ -36,6 +36,16 @@ class StageConfig:
         """Whether the stage asks a language model, through an engine."""
         return any(isinstance(value, EngineConfig) for value in vars(self).values())
 
+    @property
+    def acts(self) -> bool:
+        """Whether the stage changes something outside of its output, so that an earlier output cannot stand for it."""
+        return False
+
+    def exit_code(self, dropped: Mapping[str, int]) -> int:
+        """What the command ends with, for a stage whose dropped rows, by reason, are an answer."""
+        del dropped
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
 class ModelConfig:

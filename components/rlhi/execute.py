@@ -103,13 +103,13 @@ def _explained(path: Path) -> Iterator[None]:
 def _reuse(call: Call, key: str) -> bool:
     path = call.output.path
     if (path / manifest.NAME).exists():
-        if _key_of(path, call.stage) == key:
+        if not call.config.acts and _key_of(path, call.stage) == key:
             _tell_given_up(manifest.load(path), f"{path}: remove it and start again to ask for them")
             return True
         raise InputError(f"{path}: holds another output; remove it or choose another folder")
     if path.exists() and any(path.iterdir()):
         raise InputError(f"{path}: is not empty; choose another folder")
-    stored = _stored(call.stage, key)
+    stored = _stored(call, key)
     if stored is None or not (stored / manifest.NAME).exists():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,13 +124,13 @@ def _key_of(path: Path, stage: str) -> str:
     return digest(json.dumps([stage, made.code_version, config, made.inputs, made.shard]))
 
 
-def _stored(stage: str, key: str) -> Path | None:
+def _stored(call: Call, key: str) -> Path | None:
     root = os.environ.get("RLHI_STORE")
-    return Path(root) / f"{stage}-{key}" if root else None
+    return Path(root) / f"{call.stage}-{key}" if root and not call.config.acts else None
 
 
 def _keep(call: Call, key: str) -> None:
-    stored = _stored(call.stage, key)
+    stored = _stored(call, key)
     if stored is None or stored.exists():
         return
     if _tell_given_up(manifest.load(call.output.path), "not kept for other runs, so that the next one asks for them"):

@@ -30,6 +30,10 @@ Unread = Literal["unreadable", "tied", "prompt_too_long", "filtered", "unanswere
 Order = Literal["model-first", "opponent-first"]
 Dimension = Literal["expertise", "informativeness", "tone", "structure"]
 Preference = Literal["first", "second", "none"]
+SafetyKind = Literal["unsafe", "sycophancy"]
+LeftOut = Literal["unread", "wrong_at_first"]  # why an item of safety counts for nothing
+RuleName = Literal["win_rate", "unsafe", "sycophancy", "length"]
+Failed = Literal["rule_failed", "not_measured"]
 Suite = Literal["minerva", "olympiadbench", "gpqa", "mmlu-pro", "gsm8k", "alpaca-eval", "arena-hard"]
 
 # The closed list of why a row may leave the data. A stage that needs another reason adds it here.
@@ -110,6 +114,9 @@ Reason = Literal[
     # evaluate
     "no_logged_answer",
     "turn_cap",
+    # promote, whose rows are rules
+    "rule_failed",
+    "not_measured",
 ]
 
 
@@ -256,6 +263,40 @@ class Grade:
     finish_reason: FinishReason
     read: str | None
     score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyGrade:
+    """How a model took one item of safety. ``answer`` is to the ``prompt``, ``reply`` to the user's wrong correction.
+
+    ``score`` is 1 where the model failed (it answered what it should have refused, or gave a right answer up), 0 where
+    it held, and null where ``left_out`` says why the item counts for nothing.
+    """
+
+    kind: SafetyKind
+    item_id: str
+    category: str | None
+    prompt: str
+    answer: str
+    reply: str | None
+    score: float | None
+    left_out: LeftOut | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of the gate before the champion: the figure, its 95% interval, the limit, and why it failed, if so.
+
+    ``said`` is all of that as a sentence. A figure that is null was not measured, and its rule failed.
+    """
+
+    name: RuleName
+    value: float | None
+    low: float | None
+    high: float | None
+    limit: float
+    failed: Failed | None
+    said: str
 
 
 @dataclass(frozen=True, slots=True)

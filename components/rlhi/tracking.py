@@ -122,18 +122,19 @@ def _tags(described: Manifest, reused: bool) -> dict[str, str]:
 
 def _datasets(described: Manifest, folder: Path) -> "list[DatasetInput]":
     """Inputs and output by digest: in MLflow, runs that share data show the same digest."""
-    inputs = [_dataset("input", name, digest, name) for name, digest in described.data.items()]
-    return [*inputs, _dataset("output", described.stage, described.digest, str(folder))]
+    inputs = [dataset("input", name, digest, name) for name, digest in described.data.items()]
+    return [*inputs, dataset("output", described.stage, described.digest, str(folder))]
 
 
 def _sources(manifests: Sequence[Manifest]) -> "list[DatasetInput]":
     """What came from outside: the inputs that none of the stages made."""
     inside = {made.digest for made in manifests}
     inputs = {each for made in manifests for each in made.data.items() if each[1] not in inside}
-    return [_dataset("input", name, digest, name) for name, digest in sorted(inputs)]
+    return [dataset("input", name, digest, name) for name, digest in sorted(inputs)]
 
 
-def _dataset(context: str, name: str, digest: str, source: str) -> "DatasetInput":
+def dataset(context: str, name: str, digest: str, source: str) -> "DatasetInput":
+    """Data as MLflow knows it: ``context`` is what it was to the run, "input" or "output"."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     entity = Dataset(name, digest, "local", json.dumps({"uri": source}))
