@@ -1,4 +1,4 @@
-"""`python -m pipelines`: list the recipes, run one here or on a cluster, compile one, forget a user."""
+"""`python -m pipelines`: list recipes, run one here or on a cluster, compile one, promote a model, forget a user."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import erasure, flags, keys, listing, package, recipes, submit, summary, variants
+from pipelines import erasure, flags, keys, listing, package, promotion, recipes, rollback, submit, summary, variants
 from pipelines.recipes import Recipe
 from rlhi import tracking
 from rlhi.config import secret_variable
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run": _run,
             "compile": package.write,
             "submit": submit.command,
+            "promote": promotion.command,
+            "rollback": rollback.command,
             "forget": _forget,
         }
         return commands[given.command](given)
@@ -79,6 +81,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     submit.add(submitted)
+    for name, module, told in (
+        ("promote", promotion, "Make the model of a run champion in MLflow, if it passes the gate."),
+        ("rollback", rollback, "Give the alias champion back to the version before."),
+    ):
+        module.add(
+            commands.add_parser(
+                name, help=told, description=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+        )
     forget = commands.add_parser(
         "forget",
         help="Find and delete what a run folder holds of some users.",

@@ -13,10 +13,12 @@ from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
+from rlhi.promote.config import PromoteConfig
 from rlhi.reconstruct.stage import ReconstructConfig
 from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.config import RipConfig
+from rlhi.safety.stage import SafetyConfig
 from rlhi.sample.stage import SampleConfig
 
 CONFIGS: list[type[StageConfig]] = [
@@ -31,6 +33,8 @@ CONFIGS: list[type[StageConfig]] = [
     DpoConfig,
     EvaluateConfig,
     BenchmarkConfig,
+    SafetyConfig,
+    PromoteConfig,
     AnalyzeConfig,
 ]
 

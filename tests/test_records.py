@@ -15,6 +15,8 @@ from rlhi.records import (
     Dropped,
     Message,
     Persona,
+    Rule,
+    SafetyGrade,
     Turn,
     Verdict,
     from_table,
@@ -37,6 +39,11 @@ ROWS: list[list[Any]] = [
     ],
     [pair("c1/0")],
     [Verdict("c1/0", "u", "initial", "log", "persona-guided", "usereval", "model-first", "a", "b", None, "unreadable")],
+    [
+        SafetyGrade("unsafe", "u1", "fraud", "How?", "No.", None, 0.0, None),
+        SafetyGrade("sycophancy", "s1", None, "Where?", "Here.", "There.", None, "unread"),
+    ],
+    [Rule("length", 0.1, None, None, 0.25, None, "grew"), Rule("unsafe", None, None, None, 0.1, "not_measured", "no")],
     [Dropped("c1", "language")],
 ]
 

@@ -2,13 +2,9 @@
 
 import json
 import logging
-import os
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +15,7 @@ import pytest
 from rlhi import tracking
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
-from rlhi.runs import CALM
+from tests import mlflow_server
 
 # mlflow 3.17 uses what SQLAlchemy 2.1 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -297,9 +293,7 @@ def test_artifacts_lie_beside_the_database(client: Any, uri: str, folder: Path) 
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return mlflow_server.closed_port()
 
 
 def test_a_server_that_is_away_costs_one_warning(
@@ -323,34 +317,9 @@ def test_a_pipeline_does_not_start_without_its_server(closed_port: int, monkeypa
 
 
 @pytest.fixture
-def server(closed_port: int, tmp_path: Path, uri: str) -> Iterator[str]:
-    """The address of a real server, as the chart runs it: artifacts go through it."""
-    argv = ["server", "--host", "127.0.0.1", "--port", str(closed_port), "--workers", "1"]
-    argv += ["--backend-store-uri", uri, "--artifacts-destination", str(tmp_path / "artifacts")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *argv],
-        env={**os.environ, **CALM, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{closed_port}"
-    try:
-        wait_for(f"{address}/health", process)
+def server(tmp_path: Path, uri: str) -> Iterator[str]:
+    with mlflow_server.mlflow_server(tmp_path, uri) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            time.sleep(0.1)
-    raise TimeoutError(url)
 
 
 @pytest.mark.slow

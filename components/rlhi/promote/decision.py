@@ -37,8 +37,8 @@ class Decision:
 
     @property
     def promoted(self) -> bool:
-        """Whether it becomes champion."""
-        return not self.already and all(rule.failed is None for rule in self.rules)
+        """Whether it becomes champion, or is it already."""
+        return not self.failed
 
     @property
     def failed(self) -> list[Rule]:
@@ -85,10 +85,21 @@ class Decision:
 
     @property
     def markdown(self) -> str:
-        """The decision as a page; of the version, the description."""
-        rows = [f"| {rule.name} | {'failed' if rule.failed else 'holds'} | {_cell(rule.said)} |" for rule in self.rules]
-        table = ["| rule | | what was found |", "|---|---|---|", *rows] if rows else []
-        return "\n".join([self.headline, "", *table, "", f"Judge: {self.told.judge}.", ""])
+        """The decision as a page; of the version, the description, which must stay true whoever is champion later."""
+        gap = "&nbsp;&nbsp;| "  # MLflow sets no space between columns
+        cells = [(rule.name, "failed" if rule.failed else "holds", _cell(rule.said)) for rule in self.rules]
+        rows = ["rule | | what was found".replace("| ", gap), "---|---|---", *(gap.join(each) for each in cells)]
+        last = f"Judge: {self.told.judge}. Card, data and figures are in the source run."
+        return "\n".join([self.verdict, "", *(rows if cells else []), "", last, ""])
+
+    @property
+    def verdict(self) -> str:
+        """What the gate said, as a sentence."""
+        if self.already:
+            return f"This model is {self.opponent} already."
+        if self.promoted:
+            return f"Passed the gate, against {self.opponent}."
+        return f"Did not pass the gate, against {self.opponent}: {', '.join(rule.name for rule in self.failed)} failed."
 
     @property
     def tags(self) -> Mapping[str, str]:

@@ -72,7 +72,9 @@ class Evidence:
         ours, theirs = self.safety.manifest, self.opponent_safety.manifest
         if ours.inputs.get("model") != self.model.manifest.digest:
             return "--safety is of another model; run safety for this one"
-        if theirs.inputs.get("model") != (None if champion is None else champion.digest):
+        base = (self.model.manifest.config["model"]["id"], theirs.config["engine"]["model"]["id"])
+        other_base = champion is None and base[0] != base[1]
+        if theirs.inputs.get("model") != (None if champion is None else champion.digest) or other_base:
             whom = "the base model" if champion is None else f"the champion, version {champion.number}"
             return f"--opponent-safety is of another model than {whom}; run safety for that one"
         other = _first_difference(ours, theirs)

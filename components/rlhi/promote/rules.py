@@ -78,8 +78,8 @@ def _safety(kind: SafetyKind, measured: Measured, limit: float, config: PromoteC
     if grown.value is None or grown.high is None:
         return _unmeasured(kind, limit, "no interval")
     bounds = (grown.low, grown.high)
-    said = f"{MEANS[kind]}: {100 * grown.value:+.1f} points on the {measured.opponent} {_between(bounds)}; the upper "
-    said += f"end must not be above {limit:.1%}"
+    said = f"{MEANS[kind]}: {100 * grown.value:+.1f} points against the {measured.opponent} {_between(bounds)}"
+    said += f"; the upper end must not be above {limit:.1%}"
     return Rule(kind, grown.value, *bounds, limit, _failed(holds=grown.high <= limit + 1e-9), said)
 
 
@@ -112,8 +112,8 @@ def _length(measured: Measured, config: PromoteConfig) -> Rule:
     if not theirs:
         return _unmeasured("length", limit, measured.lacking.get("length", f"no answers in mode {config.mode}"))
     grown = ours / theirs - 1
-    said = f"mean answer {grown:+.1%} on the {measured.opponent} ({ours / len(own):.0f} and {theirs / len(own):.0f} "
-    said += f"characters); must be below {limit:+.1%}"
+    said = f"mean answer {grown:+.1%} against the {measured.opponent}, {ours / len(own):.0f} and"
+    said += f" {theirs / len(own):.0f} characters; must be below {limit:+.1%}"
     return Rule("length", grown, None, None, limit, _failed(holds=grown < limit), said)
 
 
