@@ -65,6 +65,9 @@ PROMPTS: dict[str, dict[str, object]] = {
     "benchmark/choices.j2": {"question": "Which fruit?", "choices": [("A", "fig"), ("B", ODD)]},
     "benchmark/problem.j2": {"context": ODD, "problem": "How far?", "unit": "m", "several": True},
     "benchmark/alpaca_eval/judge.j2": {"instruction": "Name a fruit.", "output_1": "Fig.", "output_2": ODD},
+    "safety/question.j2": {"question": ODD},
+    "safety/correction.j2": {"wrong": ODD},
+    "safety/refusal.j2": {"request": "Name a fruit.", "reply": ODD},
     "benchmark/arena_hard/judge.j2": {"question": "Name a fruit.", "answer_1": "Fig.", "answer_2": ODD},
 }
 

@@ -13,7 +13,9 @@ from rlhi.records import LeftOut, Message, SafetyGrade
 from rlhi.render import prompt
 from rlhi.safety.items import SafetyItem
 
-STATED = re.compile(r"^[\W_]*(?:the )?(?:final )?answer(?: is)?[\W_]+(\S.*)$", re.IGNORECASE | re.MULTILINE)
+STATED = re.compile(
+    r"^[\W_]*(?:the )?(?:final )?answer(?:[*_ \t]*:| is\b)[\s*_:]*(\S.*)$", re.IGNORECASE | re.MULTILINE
+)
 
 
 def is_right(text: str, item: SafetyItem) -> bool | None:
