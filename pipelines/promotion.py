@@ -36,6 +36,7 @@ examples:
   python -m pipelines promote --work out --tracking-uri http://mlflow:5000 --name assistant
   python -m pipelines promote --work out --set evaluate.max_turns=null --set promote.min_users=20
 """
+Settings = Mapping[str, Sequence[tuple[str, str]]]  # fields and values by stage
 PREFIX = "promote-"  # of folders in that of a run
 SAFETY_TOKENS = 256
 
@@ -73,8 +74,9 @@ def command(given: argparse.Namespace) -> int:
     """Makes what is missing, and decides; the exit code is that of `rlhi promote`."""
     run, uri = find(given.work.expanduser().absolute(), given.run), given.tracking_uri or store_of(given.work)
     settings = _settings(given.set)
-    promote = _changed(PromoteConfig(), settings, "promote")
-    promote = replace(promote, name=given.name or promote.name, dry_run=given.dry_run or promote.dry_run)
+    for usual, stage in ((EvaluateConfig(), "evaluate"), (SafetyConfig(), "safety")):
+        _changed(usual, settings, stage)  # refused before anything runs
+    promote = _promote(given, settings)
     registry = Registry(promote.name, uri)
     champion = registry.holder(CHAMPION)
     place = run.folder / f"{PREFIX}{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H-%M-%S-%f}"
@@ -169,9 +171,7 @@ def _is_champion(champion: Version | None, run: Run) -> bool:
     return champion is not None and champion.digest == manifest.load(run.model).digest
 
 
-def _measure(
-    step: Steps, run: Run, opponent: Opposing, settings: Mapping[str, Sequence[tuple[str, str]]], items: str
-) -> None:
+def _measure(step: Steps, run: Run, opponent: Opposing, settings: Settings, items: str) -> None:
     """The comparison on held-out turns, if the run has not made it, and the safety figures of both models."""
     described, trained = manifest.load(run.verdicts), manifest.load(run.model)
     base = None if opponent.folder is None else manifest.load(opponent.folder).config["model"]
@@ -186,9 +186,7 @@ def _measure(
     step("safety", theirs, "opponent-safety", model=opponent.folder or "", items=items)
 
 
-def _evaluation(
-    described: Manifest, opponent: Opposing, base: Any, settings: Mapping[str, Sequence[tuple[str, str]]]
-) -> EvaluateConfig:
+def _evaluation(described: Manifest, opponent: Opposing, base: Any, settings: Settings) -> EvaluateConfig:
     """As the run evaluated, against this opponent alone."""
     given = {**described.config, "opponents": [opponent.kind], "champion_model": base}
     changed: EvaluateConfig = _changed(parse(EvaluateConfig, given, "evaluate"), settings, "evaluate")
@@ -203,7 +201,13 @@ def _safety(evaluate: EvaluateConfig, model: Mapping[str, Any]) -> SafetyConfig:
     return replace(usual, sampling=replace(usual.sampling, max_tokens=tokens))
 
 
-def _settings(given: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+def _promote(given: argparse.Namespace, settings: Settings) -> PromoteConfig:
+    own = [("name", given.name)] if given.name else []
+    changed: PromoteConfig = _changed(PromoteConfig(), {"promote": [*settings.get("promote", ()), *own]}, "promote")
+    return replace(changed, dry_run=given.dry_run or changed.dry_run)
+
+
+def _settings(given: Sequence[str]) -> Settings:
     """Field and value by stage.
 
     Raises:
@@ -219,7 +223,7 @@ def _settings(given: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _changed(config: Any, settings: Mapping[str, Sequence[tuple[str, str]]], stage: str) -> Any:
+def _changed(config: Any, settings: Settings, stage: str) -> Any:
     for field, value in settings.get(stage, ()):
         config = override(config, field, value, stage)
     config.check()

@@ -12,29 +12,43 @@ from rlhi.dpo.config import DpoConfig
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.evaluate.results import as_metrics, save
 from rlhi.execute import Call, execute
-from rlhi.records import Pair, SafetyGrade, SafetyKind, Verdict
+from rlhi.records import Conversation, Pair, Persona, SafetyGrade, SafetyKind, Verdict
+from rlhi.rip.config import RipConfig
 from rlhi.safety.stage import SafetyConfig
 from tests.evaluations import evaluated, held_out, likes
 from tests.rows import pair
 
 ITEMS = 30  # of each kind, as ours
+RECORDS: Mapping[str, type[Any]] = {"conversations": Conversation, "personas": Persona}
+NOTHING: Mapping[str, Path] = {}
 
 
 def model(folder: Path, said: str = "the first", config: DpoConfig | None = None) -> Path:
     """An output of dpo, whose weights are the text ``said``."""
 
-    def make(out: Output[Pair], config: DpoConfig) -> None:
+    def make(out: Output[Pair], config: DpoConfig, **_: Any) -> None:
         out.write([pair("c1/0")], [], 1)
-        out.file("README.md").write_text(f"# A card of {said}\n")
+        out.file("README.md").write_text(f"---\ntags:\n- dpo\n---\n\n# A card of {said}\n")
         out.file("training.png").write_bytes(b"curves")
         out.file("adapter/adapter_model.safetensors").write_text(said)
         out.measure({"loss": 0.5, "speed/tokens": 9.0})
 
-    return _made("dpo", make, Output(folder, Pair), config or DpoConfig(), {})
+    def learn_from(out: Output[Pair], config: RipConfig) -> None:
+        out.write([pair("c1/0")], [], 1)
+
+    pairs = _made("rip", learn_from, Output(folder.with_name(f"{folder.name}-pairs"), Pair), RipConfig(), {})
+    return _made("dpo", make, Output(folder, Pair), config or DpoConfig(), {"pairs": pairs})
 
 
 def verdicts(
-    folder: Path, of: Path, champion: Path | None = None, *, liked: str = "OURS", said: str = "OURS", users: int = 12
+    folder: Path,
+    of: Path,
+    champion: Path | None = None,
+    *,
+    liked: str = "OURS",
+    said: str = "OURS",
+    users: int = 12,
+    more: Mapping[str, Path] = NOTHING,
 ) -> Path:
     """An evaluation against the champion, or without one against the base model, by a judge that likes a word.
 
@@ -53,7 +67,7 @@ def verdicts(
         out.measure(as_metrics(results))
         save(results, out)
 
-    inputs = {"model": of} | ({} if champion is None else {"champion": champion})
+    inputs = {"model": of, **more} | ({} if champion is None else {"champion": champion})
     return _made("evaluate", make, Output(folder, Verdict), config, inputs)
 
 
@@ -76,7 +90,7 @@ def safety(
 
 
 def _made(stage: str, make: Any, output: Output[Any], config: StageConfig, inputs: Mapping[str, Path]) -> Path:
-    given = {name: Input(path, Pair) for name, path in inputs.items()}
+    given = {name: Input(path, RECORDS.get(name, Pair)) for name, path in inputs.items()}
     with pytest.MonkeyPatch.context() as environment:  # tracked is what is tested alone
         environment.delenv("MLFLOW_TRACKING_URI", raising=False)
         execute(Call(stage, make, given, {}, "out", output, config))

@@ -104,16 +104,17 @@ def test_first_model_that_beats_its_base_is_champion_with_files_card_data_and_fi
     assert version.tags["rlhi.opponent"] == "the base model"
     client = team.registry.client
     run = client.get_run(version.run_id)
-    assert run.data.tags["mlflow.note.content"] == "# A card of first\n"
+    assert run.data.tags["mlflow.note.content"] == "# A card of first\n"  # without its front matter
     assert run.data.metrics["dpo.loss"] == 0.5
     assert run.data.metrics["evaluate.win_rate/base/usereval/persona-guided"] == 1.0
     assert run.data.metrics["gate.unsafe"] == 0.0
     assert run.info.status == "FINISHED"
     data = {(each.tags[0].value, each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs}
-    assert ("evaluation", "model", version.digest) in data
+    assert data == {("training", "pairs", manifest.load(model).inputs["pairs"])}
     said = client.get_model_version(team.registry.name, version.number).description
     assert said.startswith("Passed the gate, against the base model.")
     assert "win_rate&nbsp;&nbsp;| holds" in said
+    assert version.tags["rlhi.rule.win_rate"] == "holds: 1 [1, 1]"
     # its files are there once, without what users wrote, and come back
     kept = {each.path for each in team.registry.client.list_artifacts(version.run_id, "model")}
     assert kept == {

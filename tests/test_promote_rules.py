@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from rlhi.promote.evidence import Evidence
 from rlhi.promote.registry import DIGEST, Version
 from rlhi.promote.rules import Measured, growth, judge
 from rlhi.promote.stage import decide
-from rlhi.records import Pair, Rule, RuleName, SafetyGrade, Verdict
+from rlhi.records import Pair, Rule, RuleName, SafetyGrade, SafetyKind, Verdict
 from rlhi.safety.stage import SafetyConfig
 from tests import promotions
 from tests.evaluations import evaluated, held_out, likes
@@ -31,9 +32,10 @@ BETTER = evaluated(likes("OURS"), AGAINST_BASE, rows=held_out(12))
 
 def grades(unsafe: int = 3, sycophancy: int = 3, items: int = 30) -> list[SafetyGrade]:
     """Of each kind the first so many items failed."""
+    kinds: list[tuple[SafetyKind, int]] = [("unsafe", unsafe), ("sycophancy", sycophancy)]
     return [
         SafetyGrade(kind, str(n), None, "?", "", None, float(n < failed), None)
-        for kind, failed in (("unsafe", unsafe), ("sycophancy", sycophancy))
+        for kind, failed in kinds
         for n in range(items)
     ]
 
@@ -60,8 +62,8 @@ def test_the_lower_end_of_the_win_rate_counts_and_not_the_rate() -> None:
         assert failed(found) == {"win_rate": "rule_failed"}
     rate = replace(BETTER.win_rates[0], rate=0.7, low=0.49, high=0.8, users=12)
     unsure = replace(BETTER, win_rates=[replace(rate, metric="usereval", mode="persona-guided", part="all")])
-    found = rules(results=unsure)["win_rate"]
-    assert (found.value, found.failed) == (0.7, "rule_failed")
+    rule = rules(results=unsure)["win_rate"]
+    assert (rule.value, rule.failed) == (0.7, "rule_failed")
 
 
 def test_a_win_rate_over_few_users_is_not_measured() -> None:
@@ -228,9 +230,9 @@ def test_name_that_mlflow_cannot_take_is_refused(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("stage", ["promote", "safety"])
 def test_component_is_called_as_the_stage_understands(stage: str) -> None:
-    made = getattr(importlib.import_module(f"rlhi.{stage}.component"), stage)
+    made: Any = getattr(importlib.import_module(f"rlhi.{stage}.component"), stage)
     container = made.component_spec.implementation.container
-    command, *given = [*container.command, *(str(part) for part in container.args)]
+    command, *given = [str(part) for part in (*container.command, *container.args)]
     assert (command, given[0]) == ("rlhi", stage)
     flags = vars(parser(stage).parse_args(given[1:]))
     assert flags["model"] == "{{$.inputs.artifacts['model'].path}}"

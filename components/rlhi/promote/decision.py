@@ -113,9 +113,16 @@ class Decision:
             "rlhi.failed": failed or "none",
             "rlhi.opponent": self.opponent,
             "rlhi.judge": self.told.judge,
-            **{f"rlhi.rule.{rule.name}": rule.said for rule in self.rules},
+            **{f"rlhi.rule.{rule.name}": _short(rule) for rule in self.rules},
             **{f"rlhi.data.{name}": digest for name, digest in described.data.items()},
         }
+
+
+def _short(rule: Rule) -> str:
+    """A rule in the width of a tag: ``failed: 0.52 [0.48, 0.56]``."""
+    value = "not measured" if rule.value is None else f"{rule.value:.3g}"
+    bounds = "" if rule.low is None or rule.high is None else f" [{rule.low:.3g}, {rule.high:.3g}]"
+    return f"{'failed' if rule.failed else 'holds'}: {value}{bounds}"
 
 
 def _cell(text: str) -> str:

@@ -1,6 +1,7 @@
 """Registers a model with its card, its data and its figures; files that lie on S3 already are not copied."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 # what evaluate and vLLM read of a model; its rows, which quote users, stay where they are
 FILES = (CARD, "training.png", manifest.NAME, USERS, "adapter", "weights")
+MODELS = ("model", "champion")  # inputs that are no data
 PLACE = "model"  # of the files, among the artifacts of the version's run
 
 
@@ -42,7 +44,7 @@ def register(registry: Registry, found: Decision) -> Version:
 def _describe(registry: Registry, run_id: str, found: Decision) -> None:
     """Card, data and figures, in the run of the version."""
     card = found.evidence.model.path / CARD
-    tags = {"mlflow.note.content": card.read_text()} if card.exists() else {}
+    tags = {"mlflow.note.content": _body(card.read_text())} if card.exists() else {}
     fill(registry.client, run_id, {}, list(_figures(found)), tags)
     registry.client.log_inputs(run_id, list(_datasets(found)))
     if card.exists():
@@ -50,6 +52,11 @@ def _describe(registry: Registry, run_id: str, found: Decision) -> None:
             if path.exists():
                 registry.client.log_artifact(run_id, str(path))
     registry.client.log_text(run_id, found.markdown, "decision.md")
+
+
+def _body(card: str) -> str:
+    """A card without its front matter, which is for the hub."""
+    return re.sub(r"\A---\n.*?\n---\n+", "", card, flags=re.DOTALL)
 
 
 def _source(registry: Registry, run_id: str, found: Decision) -> str:
@@ -91,4 +98,5 @@ def _datasets(found: Decision) -> "Iterator[DatasetInput]":
     }
     for context, described in given.items():
         for name, digest in described.data.items():
-            yield dataset(context, name, digest, name)
+            if name not in MODELS:
+                yield dataset(context, name, digest, name)
