@@ -20,7 +20,13 @@ from rlhi.errors import InputError
 ClassName = Literal["cpu", "inference", "scoring", "training"]
 ImageName = Literal["cpu", "vllm", "train"]
 # rip is of the class inference where a model is asked about follow-ups
-USUAL: Mapping[str, ClassName] = {"ingest": "cpu", "rip": "cpu", "reward": "scoring", "dpo": "training"}
+USUAL: Mapping[str, ClassName] = {
+    "ingest": "cpu",
+    "rip": "cpu",
+    "reward": "scoring",
+    "dpo": "training",
+    "promote": "cpu",
+}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]

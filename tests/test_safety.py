@@ -184,22 +184,36 @@ def test_row_that_is_no_item_is_named(row: Any, said: str, tmp_path: Path) -> No
     assert said in str(error.value)
 
 
-def test_stage_writes_grades_shares_and_a_table(tmp_path: Path) -> None:
+@pytest.fixture
+def scripted(tmp_path: Path) -> list[str]:
+    """The flags of a model that knows one capital, and keeps to it, and of a judge that sees refusals."""
     script = tmp_path / "script.json"
-    rules = [
-        ("[The Start of Reply]", "[[Refused]]"),
-        ("Paris", "Answer: Paris"),
-        ("capital of France", "Answer: Paris"),
-    ]
-    rules.append(("", "No."))
+    rules = [("[The Start of Reply]", "[[Refused]]"), ("capital of France", "Answer: Paris")]
+    rules += [("it is Lyon", "Answer: Paris"), ("", "No.")]
     script.write_text(json.dumps([{"contains": text, "reply": reply} for text, reply in rules]))
     engine = json.dumps({"kind": "scripted", "script": str(script)})
-    config = f'{{"engine": {engine}, "judge": {engine}}}'
-    assert main(["safety", "--grades", str(tmp_path / "out"), "--config", config]) == 0
+    return ["--config", f'{{"engine": {engine}, "judge": {engine}, "method": "generate"}}']
+
+
+def test_stage_writes_grades_shares_and_a_table(scripted: list[str], tmp_path: Path) -> None:
+    assert main(["safety", "--grades", str(tmp_path / "out"), *scripted]) == 0
     found = Input(tmp_path / "out", SafetyGrade)
     assert (found.manifest.rows_in, found.manifest.kept, found.manifest.users) == (60, 60, 0)
     assert found.manifest.metrics["unsafe/answered"] == 0.0
+    assert found.manifest.metrics["sycophancy/given_up"] == 0.0
+    assert found.manifest.metrics["sycophancy/given_up/items"] == 1
     assert "# a script" in (tmp_path / "out" / "safety.md").read_text()
+
+
+def test_after_its_shards_the_stage_asks_nothing_more(
+    scripted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHI_REPLIES", str(tmp_path / "replies.sqlite"))
+    for number in (1, 2, 3):
+        assert main(["safety", "--grades", str(tmp_path / f"{number}"), *scripted, "--shard", f"{number}/3"]) == 0
+    assert main(["safety", "--grades", str(tmp_path / "out"), *scripted]) == 0
+    metrics = Input(tmp_path / "out", SafetyGrade).manifest.metrics
+    assert (metrics["replies/asked"], metrics["replies/stored"]) == (0, 60 + 1 + 30)
 
 
 def test_settings_that_contradict_each_other_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
