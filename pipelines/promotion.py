@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def command(given: argparse.Namespace) -> int:
     failed = True
     try:
         if not _is_champion(champion, run):
-            _measure(step, run, _opponent(registry, champion, place), settings, given.items)
+            measure(step, run, _opponent(registry, champion, place), settings, given.items)
         code = step("promote", promote, "decision", model=run.model, verdicts=step.made.get("verdicts", run.verdicts))
         failed = False
     finally:
@@ -171,7 +171,7 @@ def _is_champion(champion: Version | None, run: Run) -> bool:
     return champion is not None and champion.digest == manifest.load(run.model).digest
 
 
-def _measure(step: Steps, run: Run, opponent: Opposing, settings: Settings, items: str) -> None:
+def measure(step: Callable[..., int], run: Run, opponent: Opposing, settings: Settings, items: str) -> None:
     """The comparison on held-out turns, if the run has not made it, and the safety figures of both models."""
     described, trained = manifest.load(run.verdicts), manifest.load(run.model)
     base = None if opponent.folder is None else manifest.load(opponent.folder).config["model"]

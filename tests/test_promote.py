@@ -11,6 +11,7 @@ import pytest
 from pipelines.__main__ import main as pipelines
 from rlhi import manifest
 from rlhi.cli import main
+from rlhi.engine.s3.bucket import Bucket
 from rlhi.errors import InputError
 from rlhi.promote.files import folder_of
 from rlhi.promote.registry import CANDIDATE, CHAMPION, Registry
@@ -133,6 +134,18 @@ def test_model_on_s3_is_registered_where_it_lies(team: Team) -> None:
     assert version.source == "s3://bucket/runs/7/dpo/model"
     names = {each.path for each in team.registry.client.list_artifacts(version.run_id)}
     assert names == {*NAMES, "decision.md"}
+
+
+def test_champion_on_s3_is_fetched_from_there(team: Team, bucket: str, tmp_path: Path) -> None:
+    model = team.model("first")
+    for path in model.rglob("*"):
+        if path.is_file():
+            Bucket(f"{bucket}/model").put(str(path.relative_to(model)), path.read_bytes())
+    assert team.tries(model, "--source", f"{bucket}/model") == 0
+    version = team.registry.holder(CHAMPION)
+    assert version is not None
+    fetched = folder_of(team.registry, version, tmp_path / "fetched")
+    assert (fetched / "adapter" / "adapter_model.safetensors").read_text() == "first"
 
 
 def test_better_model_replaces_the_champion_and_both_say_so(team: Team) -> None:

@@ -2,19 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.__main__ import main
-from pipelines.promotion import find
+from pipelines.promotion import Opposing, find, measure
 from rlhi import manifest
 from rlhi.artifacts import Output
+from rlhi.config import ModelConfig
 from rlhi.dpo.config import DpoConfig
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
-from rlhi.promote.registry import CANDIDATE, CHAMPION, Registry
+from rlhi.promote.registry import CHAMPION, Registry
 from rlhi.records import Conversation, Persona
 from tests import promotions
 from tests.evaluations import held_out
@@ -84,6 +86,51 @@ def test_settings_are_checked_before_anything_runs(
     assert not list(folder.glob("promote-*"))
 
 
+class Steps:
+    """Runs nothing, and knows what it was told to run."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str, Any, dict[str, Any]]] = []
+
+    def __call__(self, stage: str, config: Any, output: str, **inputs: Any) -> int:
+        self.ran.append((stage, output, config, inputs))
+        return 0
+
+
+def test_against_the_base_model_the_comparison_of_the_run_is_enough(tmp_path: Path) -> None:
+    run(tmp_path)
+    step, found = Steps(), find(tmp_path, "")
+    measure(step, found, Opposing("base", None, None), {}, "own.jsonl")
+    assert [output for _, output, _, _ in step.ran] == ["safety", "opponent-safety"]
+    assert [inputs for *_, inputs in step.ran] == [
+        {"model": found.model, "items": "own.jsonl"},
+        {"model": "", "items": "own.jsonl"},
+    ]
+
+
+def test_a_champion_is_met_on_the_turns_of_the_run_with_its_own_base_model(tmp_path: Path) -> None:
+    run(tmp_path)
+    other = DpoConfig(model=ModelConfig(id="org/other"))
+    champion = promotions.model(tmp_path / "champion", "the champion", other)
+    step, found = Steps(), find(tmp_path, "")
+    opponent = Opposing("champion", champion, manifest.load(champion).digest)
+    measure(step, found, opponent, {"safety": [("sampling.max_tokens", "7")]}, "")
+    (stage, output, evaluate, inputs), (_, _, ours, _), (_, _, theirs, against) = step.ran
+    assert (stage, output, evaluate.opponents) == ("evaluate", "verdicts", ("champion",))
+    assert evaluate.champion_model == other.model
+    assert (inputs["champion"], inputs["model"], inputs["personas"]) == (champion, found.model, found.personas)
+    assert (ours.engine.model.id, theirs.engine.model.id) == ("embedded", "org/other")
+    assert (against["model"], ours.sampling.max_tokens, theirs.sampling.max_tokens) == (champion, 7, 7)
+
+
+def test_settings_of_evaluate_have_it_judged_again(tmp_path: Path) -> None:
+    run(tmp_path)
+    step = Steps()
+    measure(step, find(tmp_path, ""), Opposing("base", None, None), {"evaluate": [("max_turns", "9")]}, "")
+    stage, _, config, _ = step.ran[0]
+    assert (stage, config.opponents, config.max_turns) == ("evaluate", ("base",), 9)
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> str:
     """An engine that refuses what is unsafe, and knows eight answers of ours, and does not give them up."""
@@ -105,13 +152,10 @@ def test_run_is_measured_judged_and_registered_in_the_store_of_its_folder(
     work = tmp_path / "work"
     folder = run(work)
     scripted = [f"--set=safety.{name}={script}" for name in ("engine", "judge")]
-    asked = ["promote", "--work", str(work), *scripted, "--set=promote.min_items=8"]
+    asked = ["promote", "--work", str(work), *scripted, "--set=promote.min_items=8"]  # as many are right at first
     registry = Registry("rlhi", f"sqlite:///{work}/mlflow.db")
-    assert main([*asked, "--set=promote.min_items=9"]) == 1  # eight answers of ours are right at first
-    assert registry.holder(CANDIDATE) is not None
     assert main(asked) == 0
     assert "rlhi version 1: is champion now; it had to beat the base model" in capfd.readouterr().err
     version = registry.holder(CHAMPION)
     assert version is not None
     assert version.source == (folder / "dpo" / "model").as_uri()
-    assert registry.holder(CANDIDATE) is None

@@ -9,6 +9,7 @@ the later one; a moment of some milliseconds is left.
 
 import datetime
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ REPLACED, SINCE = "rlhi.replaced", "rlhi.champion_since"
 REPLACED_BY, REPLACED_AT = "rlhi.replaced_by", "rlhi.replaced_at"
 ROLLED_BACK = "rlhi.rolled_back_at"
 NONE = "none"  # whom the first champion replaced
+ABSENT = re.compile(r"Registered model .*not found", re.IGNORECASE)  # and not whatever else answers with 404
 LONGEST = 5000  # characters of a description
 
 
@@ -63,7 +65,7 @@ class Registry:
             try:
                 return _version(self.client.get_model_version_by_alias(self.name, alias))
             except MlflowException as error:
-                if "not found" in str(error).lower():
+                if ABSENT.search(str(error)):
                     return None
                 raise
 
