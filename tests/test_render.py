@@ -19,7 +19,7 @@ PAGES = {
     "page.html.j2",
     "page.js.j2",
     "evaluate/report.html.j2",
-    "evaluate/compared.html.j2",
+    "comparison/report.html.j2",
     "evaluate/tables.html.j2",
     "evaluate/study/study.html.j2",
     "evaluate/study/study.js.j2",

@@ -41,7 +41,7 @@ STAGES = (
     "promote",
     "analyze",
 )
-AROUND = ("check", "outcome")  # tasks of a cluster before and after the stages; they read and write no rows
+AROUND = ("check", "outcome", "comparison")  # tasks before and after the stages, with flags of their own
 LINT = "lint"
 SHARD = (
     "Only ask the model what the users of part I of N need, I from 1, and keep the replies in the store of replies"
@@ -98,6 +98,7 @@ def overview() -> str:
             "Each stage reads the folders that earlier stages wrote and writes one of its own, complete or not at all.",
             "'rlhi STAGE --help' explains one; 'python -m pipelines' runs them together.",
             "On a cluster 'rlhi check' comes before them and 'rlhi outcome' after them.",
+            "'rlhi comparison' puts the evaluations of several runs side by side.",
             "'rlhi lint FILE' finds in a compiled pipeline what a cluster does not forgive.",
             "",
         ]

@@ -40,7 +40,8 @@ log = logging.getLogger("rlhi")
 class Call:
     """One call of a stage, with everything it was given. ``uris`` are run-time values such as the source's.
 
-    With a ``shard`` the call makes replies in the store and no rows: see `rlhi.shards`.
+    With a ``shard`` the call makes replies in the store and no rows: see `rlhi.shards`. Where the inputs are of runs
+    ``apart``, nothing of theirs is handed on: one funnel cannot tell of several.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class Call:
     config: StageConfig
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     shard: Shard | None = None
+    apart: bool = False
 
     @property
     def part(self) -> str | None:
@@ -175,7 +177,8 @@ def _run(call: Call) -> None:
 def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     output = call.output
     # an earlier run's output of this very stage is not where these rows come from
-    upstream = [item.manifest for item in call.inputs.values() if item.manifest.stage != call.stage]
+    inputs = [] if call.apart else [item.manifest for item in call.inputs.values()]
+    upstream = [each for each in inputs if each.stage != call.stage]
     funnel = manifest.merge_funnels([each.funnel for each in upstream])
     if call.shard is None:
         name = manifest.in_round(call.stage, funnel)

@@ -1,18 +1,25 @@
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rlhi.artifacts import Input, user_rows
+from rlhi.cli import main
+from rlhi.comparison.compare import compare
+from rlhi.comparison.component import comparison_of
+from rlhi.comparison.measured import ArmFigure
+from rlhi.comparison.page import render
+from rlhi.comparison.task import named, parser
 from rlhi.config import EngineConfig, ModelConfig
 from rlhi.errors import InputError
-from rlhi.evaluate.compare import main, named
-from rlhi.evaluate.compared import render
-from rlhi.evaluate.comparison import compare
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.manifest import load
 from tests.evaluations import CONFIG, evaluated, held_out, likes, written
 from tests.pages import Page
+
+USEREVAL = "win_rate/log/usereval/persona-guided"
 
 
 def arm(
@@ -129,7 +136,7 @@ def test_user_text_and_names_are_escaped_and_nothing_is_loaded(tmp_path: Path) -
 
 def test_names_are_what_tells_the_paths_apart() -> None:
     paths = ["out/a/evaluate/verdicts", "out/b/1/evaluate/verdicts", "best=out/c"]
-    assert list(named(paths[:2])) == ["a", "b/1"]
+    assert list(named(paths[:2])) == ["a", "b-1"]
     assert list(named(paths))[2] == "best"
     with pytest.raises(InputError, match="out/c: there is nothing to compare it with"):
         named(["out/c"])
@@ -137,10 +144,65 @@ def test_names_are_what_tells_the_paths_apart() -> None:
         named(["x=out/a", "x=out/b"])
 
 
-def test_command_writes_the_page_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_figures_and_page_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
-    assert main([*folders, "--out", str(tmp_path / "page.html")]) == 0
-    assert "2 evaluations on 12 common turns" in capsys.readouterr().out
-    assert "bad has −100.0 points on good" in text_of((tmp_path / "page.html").read_text())
-    assert main([folders[0], str(tmp_path / "none"), "--out", str(tmp_path / "page.html")]) == 2
+    out = tmp_path / "compared"
+    assert main(["comparison", *folders, "--comparison", str(out)]) == 0
+    assert "bad has −100.0 points on good" in text_of((out / "report.html").read_text())
+    rows = Input(out, ArmFigure).read()
+    usereval = {each.arm: each for each in rows if (each.name, each.part) == (USEREVAL, "all")}
+    assert (usereval["good"].value, usereval["good"].difference) == (1.0, None)
+    assert (usereval["bad"].value, usereval["bad"].difference, usereval["bad"].p) == (0.0, -1.0, 2 / 2**4)
+    metrics = load(out).metrics
+    assert metrics[f"good/{USEREVAL}"] == 1.0
+    assert metrics[f"bad/difference/{USEREVAL}/p"] == 2 / 2**4
+    assert sorted(user_rows(out)) == [f"user-{number}" for number in range(4)]
+    assert main(["comparison", folders[0], str(tmp_path / "none"), "--comparison", str(tmp_path / "no")]) == 2
     assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_config_orders_the_arms_and_names_the_baseline(tmp_path: Path) -> None:
+    given = [f"{name}={arm(tmp_path / name, name.upper())}" for name in ("good", "bad")]
+    config = json.dumps({"name": "Ours", "arms": ["bad", "good"], "baseline": "good"})
+    assert main(["comparison", *given, "--comparison", str(tmp_path / "out"), "--config", config]) == 0
+    rows = Input(tmp_path / "out", ArmFigure).read()
+    assert list(dict.fromkeys(each.arm for each in rows)) == ["bad", "good"]
+    assert {each.arm for each in rows if each.difference is not None} == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--config", '{"arms": ["good"]}'], "comparison.arms: good, but evaluations are of good, bad"),
+        (["--config", '{"arms": ["good", "bad", "bad"]}'], "comparison.arms: 'bad' stands there twice"),
+        (["--config", '{"arm": 1}'], "comparison.arm: no such field"),
+        (["--config", "3"], "--config: expected a JSON object, got '3'"),
+        (["--baseline", "best"], "comparison.baseline: 'best' is no arm; one of good, bad"),
+        (["--pairs", "best=x"], "--pairs best=x: write ARM=FOLDER, where ARM is one of good, bad"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
+    assert main(["comparison", *folders, "--comparison", str(tmp_path / "out"), *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_folder_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
+    assert main(["comparison", *folders, "--comparison", str(tmp_path / "out"), "--pairs", f"good={folders[0]}"]) == 2
+    assert "holds Verdict rows of stage evaluate, not Pair" in capsys.readouterr().err
+
+
+def test_component_has_inputs_for_each_arm_and_its_argv_is_read_by_the_command() -> None:
+    made = comparison_of(["base", "rlhi"], benchmarked=True, bare=["base"])
+    inputs = set(made.component_spec.inputs)
+    assert inputs == {"verdicts_1", "answers_1", "verdicts_2", "pairs_2", "model_2", "answers_2", "config"}
+    assert set(made.component_spec.outputs) == {"comparison", "report"}
+    container = made.component_spec.implementation.container
+    flags = parser().parse_args([str(part) for part in container.args])
+    assert [text.partition("=")[0] for text in flags.verdicts] == ["base", "rlhi"]
+    assert [text.partition("=")[0] for text in (*flags.pairs, *flags.model)] == ["rlhi", "rlhi"]
+    assert flags.verdicts[1] == "rlhi={{$.inputs.artifacts['verdicts_2'].path}}"
+    assert not set(comparison_of(["base", "rlhi"]).component_spec.inputs) & {"answers_1", "answers_2"}

@@ -2,7 +2,7 @@
 
 What can be compared is what was judged alike: by the same judge with the same prompts, asked in the same way. Turns
 that not all of them judged are left out and counted, so that every figure is over the same turns; each evaluation is
-held against the first, turn by turn.
+held against one of them, the baseline, turn by turn.
 """
 
 from collections import defaultdict
@@ -37,13 +37,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The arms, the first of which the others are held against, over ``turns`` of ``users``; who judged them all.
+    """The arms, one of which, ``baseline``, the others are held against, over ``turns`` of ``users``; who judged them.
 
     ``changed_opponents`` answered differently in different evaluations, so nothing against them is compared.
     """
 
     arms: Sequence[Arm]
     differences: Sequence[Difference]
+    baseline: str
     judge: str
     turns: frozenset[str]
     users: int
@@ -51,8 +52,8 @@ class Comparison:
     changed_opponents: Sequence[Opponent]
 
 
-def compare(folders: Mapping[str, Path]) -> Comparison:
-    """Compares outputs of evaluate, by name.
+def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Comparison:
+    """Compares outputs of evaluate, by name, in order; each is held against ``baseline``, or else against the first.
 
     Raises:
         InputError: one of them is none, they were not judged alike, or have no turn in common.
@@ -60,6 +61,7 @@ def compare(folders: Mapping[str, Path]) -> Comparison:
     found = {name: load(folder) for name, folder in folders.items()}
     made = {name: manifest.load(folder) for name, folder in folders.items()}
     first, *others = folders
+    against = baseline or first
     for other in others:
         _refuse((first, made[first]), (other, made[other]))
     turns = frozenset.intersection(*(frozenset(turn.id for turn in each.turns) for each in found.values()))
@@ -73,9 +75,11 @@ def compare(folders: Mapping[str, Path]) -> Comparison:
         arms=[Arm(name, each, win_rates(outcomes[name], *how)) for name, each in found.items()],
         differences=[
             each
-            for other in others
-            for each in between_models((other, outcomes[other]), (first, outcomes[first]), *how)
+            for other in folders
+            if other != against
+            for each in between_models((other, outcomes[other]), (against, outcomes[against]), *how)
         ],
+        baseline=against,
         judge=judge_of(folders[first]),
         turns=turns,
         users=len({turn.user_id for turn in found[first].turns if turn.id in turns}),

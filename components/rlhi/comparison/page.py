@@ -1,12 +1,13 @@
-"""The page that compares evaluations; `rlhi.evaluate.comparison` says what is compared."""
+"""The page that compares evaluations; `rlhi.comparison.compare` says what is compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from rlhi.evaluate import pictures, tables
-from rlhi.evaluate.comparison import Arm, Comparison
+from rlhi.comparison import pictures
+from rlhi.comparison.compare import Arm, Comparison
+from rlhi.evaluate import tables
 from rlhi.evaluate.differences import Difference
 from rlhi.evaluate.examples import kind_of
 from rlhi.evaluate.headline import FEW_USERS, MODES, OPPONENTS, bounds, headline_rate, p_value, points
@@ -36,7 +37,7 @@ def render(found: Comparison) -> str:
     rows = side_by_side(overall)
     page = environment()
     page.filters.update(bounds=bounds, points=points, p_value=p_value)
-    return page.get_template("evaluate/compared.html.j2").render(
+    return page.get_template("comparison/report.html.j2").render(
         found=found,
         style=style(),
         script=script(),

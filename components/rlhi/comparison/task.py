@@ -1,0 +1,145 @@
+"""The command line of comparison: which folder is of which arm. How it is compared, `rlhi.comparison.stage` says."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from rlhi.artifacts import Input, Output
+from rlhi.comparison import stage
+from rlhi.comparison.config import ComparisonConfig
+from rlhi.comparison.measured import ArmFigure
+from rlhi.config import from_text, override, parse
+from rlhi.errors import InputError
+from rlhi.execute import Call, execute
+from rlhi.records import Grade, Pair, Verdict
+
+READ: Mapping[str, tuple[str, Any, str]] = {
+    "pairs": ("rip", Pair, "What an arm's model learned from: an output of rip."),
+    "model": ("dpo", Pair, "An arm's model: an output of dpo."),
+    "answers": ("benchmark", Grade, "An arm's answers to benchmarks: an output of benchmark."),
+}
+SETTINGS = ("name", "baseline", "seed")
+
+
+def main(argv: Sequence[str]) -> int:
+    """``rlhi comparison``: 0 when the arms are compared.
+
+    Raises:
+        InputError: bad input; the message names it and the way out.
+    """
+    flags = parser().parse_args(argv)
+    call = bind(flags)
+    described = execute(call, flags.executor_input)
+    sys.stderr.write(f"comparison: {described.kept} figures, {call.output.path / 'report.html'}\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of ``rlhi comparison``."""
+    made = argparse.ArgumentParser(
+        prog="rlhi comparison", description=stage.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("verdicts", metavar="[ARM=]FOLDER", nargs="+", help="Outputs of evaluate, two or more.")
+    for name, (_, _, told) in READ.items():
+        made.add_argument(f"--{name}", metavar="ARM=FOLDER", action="append", default=[], help=f"{told} For each arm.")
+    made.add_argument("--comparison", metavar="FOLDER", required=True, help="Written: ArmFigure rows and report.html.")
+    made.add_argument("--config", metavar="JSON", default="{}", help="Settings as one JSON object; flags win over it.")
+    for name, field in ComparisonConfig.__pydantic_fields__.items():  # type: ignore[attr-defined]
+        if name in SETTINGS:
+            made.add_argument(f"--{name}", metavar="VALUE", help=field.description)
+    made.add_argument("--executor-input", metavar="JSON", help="What KFP passes; tells where to report the outputs.")
+    return made
+
+
+def bind(flags: argparse.Namespace) -> Call:
+    """Flags as a call of the stage: an input of arm i, from 1, is ``verdicts_i``, ``pairs_i`` and so on.
+
+    Raises:
+        InputError: a setting or an arm that cannot be, or an output of another stage.
+    """
+    folders = named(flags.verdicts)
+    config = _config(flags, tuple(folders))
+    inputs: dict[str, Input[Any]] = {
+        f"verdicts_{number}": _input(folders[arm], "evaluate", Verdict) for number, arm in enumerate(config.arms, 1)
+    }
+    for name, (made_by, record, _) in READ.items():
+        for arm, path in _of_arms(name, getattr(flags, name), config.arms).items():
+            inputs[f"{name}_{config.arms.index(arm) + 1}"] = _input(path, made_by, record)
+    output = Output(Path(flags.comparison).absolute(), ArmFigure)
+    return Call("comparison", stage.run, inputs, {}, "comparison", output, config, apart=True)
+
+
+def _config(flags: argparse.Namespace, given: tuple[str, ...]) -> ComparisonConfig:
+    values = from_text(flags.config)
+    if not isinstance(values, dict):
+        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    config = parse(ComparisonConfig, values, "comparison")
+    for name in SETTINGS:
+        if getattr(flags, name) is not None:
+            config = override(config, name, getattr(flags, name), "comparison")
+    if config.arms and set(config.arms) != set(given):
+        raise InputError(
+            f"comparison.arms: {', '.join(config.arms)}, but evaluations are of {', '.join(given)}; give one for each"
+        )
+    config = replace(config, arms=config.arms or given)
+    config.check()
+    return config
+
+
+def _input(path: Path, made_by: str, record: Any) -> Input[Any]:
+    found: Input[Any] = Input(path, record)
+    if found.manifest.stage != made_by:
+        raise InputError(f"{path}: is an output of {found.manifest.stage}; give one of {made_by}")
+    return found
+
+
+def _of_arms(flag: str, given: Iterable[str], arms: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in given:
+        arm, separator, path = text.partition("=")
+        if not separator or arm not in arms:
+            raise InputError(f"--{flag} {text}: write ARM=FOLDER, where ARM is one of {', '.join(arms)}")
+        if arm in found:
+            raise InputError(f"--{flag} {text}: {arm} has {found[arm]} already; give one for each arm")
+        found[arm] = Path(path)
+    return found
+
+
+def named(folders: Sequence[str]) -> dict[str, Path]:
+    """Each folder by its arm's name: what was given, or else what tells its path from the others'.
+
+    Raises:
+        InputError: fewer than two, or two of one name.
+    """
+    if len(folders) < 2:
+        raise InputError(f"{folders[0]}: there is nothing to compare it with; give two outputs of evaluate or more")
+    split = [_split(folder) for folder in folders]
+    short = _short([path for _, path in split])
+    found: dict[str, Path] = {}
+    for (name, path), usual in zip(split, short, strict=True):
+        if (name or usual) in found:
+            raise InputError(f"{path}: is called {name or usual!r}, as {found[name or usual]}; give it another ARM=")
+        found[name or usual] = path
+    return found
+
+
+def _split(folder: str) -> tuple[str, Path]:
+    name, found, path = folder.partition("=")
+    return (name, Path(path)) if found and not Path(folder).exists() else ("", Path(folder))
+
+
+def _short(paths: Sequence[Path]) -> list[str]:
+    """The paths without what all of them begin and end with."""
+    parts = [path.absolute().parts for path in paths]
+    head = _common(parts)
+    tail = _common([own[head:][::-1] for own in parts])
+    return ["-".join(own[head : len(own) - tail]) or paths[place].name for place, own in enumerate(parts)]
+
+
+def _common(parts: Sequence[Sequence[str]]) -> int:
+    """How many parts all of them begin with."""
+    return len(list(takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False))))
