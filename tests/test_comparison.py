@@ -1,11 +1,13 @@
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rlhi.artifacts import Input, user_rows
+from rlhi.artifacts import Input, Output, user_rows
+from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.cli import main
 from rlhi.comparison.compare import compare
 from rlhi.comparison.component import comparison_of
@@ -15,7 +17,9 @@ from rlhi.comparison.task import named, parser
 from rlhi.config import EngineConfig, ModelConfig
 from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
+from rlhi.execute import Call, execute
 from rlhi.manifest import load
+from rlhi.records import Grade
 from tests.evaluations import CONFIG, evaluated, held_out, likes, written
 from tests.pages import Page
 
@@ -28,6 +32,16 @@ def arm(
     """An evaluation by a judge that likes GOOD best, and then the log."""
     rows = held_out(users, text)
     return written(folder / "verdicts", evaluated(likes("GOOD", "GOOD", "LOG"), config, trained, rows), config)
+
+
+def answers_of(folder: Path, grades: Sequence[Grade], config: BenchmarkConfig | None = None) -> Path:
+    """Answers to benchmarks as benchmark writes them."""
+
+    def make(out: Output[Grade], config: BenchmarkConfig) -> None:
+        out.write(grades, [], len(grades))
+
+    execute(Call("benchmark", make, {}, {}, "out", Output(folder, Grade), config or BenchmarkConfig()))
+    return folder
 
 
 def text_of(page: str) -> str:
@@ -138,8 +152,6 @@ def test_names_are_what_tells_the_paths_apart() -> None:
     paths = ["out/a/evaluate/verdicts", "out/b/1/evaluate/verdicts", "best=out/c"]
     assert list(named(paths[:2])) == ["a", "b-1"]
     assert list(named(paths))[2] == "best"
-    with pytest.raises(InputError, match="out/c: there is nothing to compare it with"):
-        named(["out/c"])
     with pytest.raises(InputError, match="is called 'x', as "):
         named(["x=out/a", "x=out/b"])
 
@@ -157,6 +169,8 @@ def test_command_writes_figures_and_page_or_says_why_not(tmp_path: Path, capsys:
     assert metrics[f"good/{USEREVAL}"] == 1.0
     assert metrics[f"bad/difference/{USEREVAL}/p"] == 2 / 2**4
     assert sorted(user_rows(out)) == [f"user-{number}" for number in range(4)]
+    assert main(["comparison", folders[0], "--comparison", str(tmp_path / "no")]) == 2
+    assert "there is nothing to compare it with" in capsys.readouterr().err
     assert main(["comparison", folders[0], str(tmp_path / "none"), "--comparison", str(tmp_path / "no")]) == 2
     assert "none: no such folder" in capsys.readouterr().err
 
@@ -173,12 +187,13 @@ def test_config_orders_the_arms_and_names_the_baseline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--config", '{"arms": ["good"]}'], "comparison.arms: good, but evaluations are of good, bad"),
+        (["--config", '{"arms": ["good"]}'], "comparison.arms: good, but evaluations or answers are of good, bad"),
         (["--config", '{"arms": ["good", "bad", "bad"]}'], "comparison.arms: 'bad' stands there twice"),
         (["--config", '{"arm": 1}'], "comparison.arm: no such field"),
         (["--config", "3"], "--config: expected a JSON object, got '3'"),
         (["--baseline", "best"], "comparison.baseline: 'best' is no arm; one of good, bad"),
-        (["--pairs", "best=x"], "--pairs best=x: write ARM=FOLDER, where ARM is one of good, bad"),
+        (["--pairs", "best=x"], "--pairs best=x: there is no such arm; one of good, bad"),
+        (["--pairs", "x"], "--pairs x: of which arm is it? Write ARM=x"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -189,6 +204,17 @@ def test_wrong_settings_are_refused(
     assert said in capsys.readouterr().err
 
 
+def test_arm_that_was_only_benchmarked_has_no_win_rates(tmp_path: Path) -> None:
+    plain = replace(Grade("minerva", "q", None, 0, "2", "", "stop", "2", 1.0))
+    for name in ("math", "base"):
+        answers_of(tmp_path / name / "grades", [plain])
+    given = [part for name in ("math", "base") for part in ("--answers", f"{name}={tmp_path / name / 'grades'}")]
+    assert main(["comparison", *given, "--comparison", str(tmp_path / "none")]) == 0
+    evaluated = f"base={arm(tmp_path / 'evaluated', 'GOOD')}"
+    assert main(["comparison", evaluated, *given, "--comparison", str(tmp_path / "one")]) == 0
+    assert {each.arm for each in Input(tmp_path / "one", ArmFigure).read()} == {"base"}
+
+
 def test_folder_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
     assert main(["comparison", *folders, "--comparison", str(tmp_path / "out"), "--pairs", f"good={folders[0]}"]) == 2
@@ -196,7 +222,7 @@ def test_folder_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_component_has_inputs_for_each_arm_and_its_argv_is_read_by_the_command() -> None:
-    made = comparison_of(["base", "rlhi"], benchmarked=True, bare=["base"])
+    made = comparison_of(["base", "rlhi"], benchmarked=True, lacking={"base": ("pairs", "model")})
     inputs = set(made.component_spec.inputs)
     assert inputs == {"verdicts_1", "answers_1", "verdicts_2", "pairs_2", "model_2", "answers_2", "config"}
     assert set(made.component_spec.outputs) == {"comparison", "report"}

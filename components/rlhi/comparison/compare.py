@@ -52,16 +52,22 @@ class Comparison:
     changed_opponents: Sequence[Opponent]
 
 
+NOTHING = Comparison([], [], "", "", frozenset(), 0, rewards=True, changed_opponents=[])
+
+
 def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Comparison:
     """Compares outputs of evaluate, by name, in order; each is held against ``baseline``, or else against the first.
+
+    Without one of the baseline there are no differences, and without any there is nothing.
 
     Raises:
         InputError: one of them is none, they were not judged alike, or have no turn in common.
     """
+    if not folders:
+        return NOTHING
     found = {name: load(folder) for name, folder in folders.items()}
     made = {name: manifest.load(folder) for name, folder in folders.items()}
     first, *others = folders
-    against = baseline or first
     for other in others:
         _refuse((first, made[first]), (other, made[other]))
     turns = frozenset.intersection(*(frozenset(turn.id for turn in each.turns) for each in found.values()))
@@ -71,12 +77,13 @@ def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Compari
     changed = _changed_opponents(list(found.values()), turns)
     how = (made[first].config["resamples"], made[first].config["seed"])
     outcomes = {name: _outcomes(each, turns, rewards, changed) for name, each in found.items()}
+    against = first if baseline is None else baseline
     return Comparison(
         arms=[Arm(name, each, win_rates(outcomes[name], *how)) for name, each in found.items()],
         differences=[
             each
             for other in folders
-            if other != against
+            if against in folders and other != against
             for each in between_models((other, outcomes[other]), (against, outcomes[against]), *how)
         ],
         baseline=against,

@@ -4,22 +4,26 @@ How many inputs it has hangs on the arms, so it is made anew for each experiment
 """
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kfp import dsl
 
 from rlhi.images import image
 
+KINDS, ANSWERS = ("verdicts", "pairs", "model"), "answers"  # what an arm has, and where it is benchmarked
 
-def comparison_of(arms: Sequence[str], benchmarked: bool = False, bare: Collection[str] = ()) -> Any:
+
+def comparison_of(
+    arms: Sequence[str], benchmarked: bool = False, lacking: Mapping[str, Collection[str]] | None = None
+) -> Any:
     """The component that compares the arms of these names.
 
     Of arm i, from 1, it reads ``verdicts_i`` (evaluate), ``pairs_i`` (rip) and ``model_i`` (dpo) and, if
-    ``benchmarked``, ``answers_i`` (benchmark). Arms in ``bare`` are models as they are: they have neither pairs nor
-    model. Several arms may be given the same artifact.
+    ``benchmarked``, ``answers_i`` (benchmark); without what the arm is ``lacking``, by name, such as a model as it is:
+    ``{"base-model": ("pairs", "model")}``. Several arms may be given the same artifact.
     """
-    ports = _ports(arms, benchmarked, bare)
+    ports = _ports(arms, benchmarked, lacking or {})
 
     def comparison(*given: Any) -> dsl.ContainerSpec:
         read, config = given[: len(ports)], given[-1]
@@ -35,14 +39,17 @@ def comparison_of(arms: Sequence[str], benchmarked: bool = False, bare: Collecti
     return dsl.container_component(comparison)
 
 
-def _ports(arms: Sequence[str], benchmarked: bool, bare: Collection[str]) -> dict[str, tuple[str, str]]:
+def _ports(
+    arms: Sequence[str], benchmarked: bool, lacking: Mapping[str, Collection[str]]
+) -> dict[str, tuple[str, str]]:
     """Each input: its flag, and the arm that it is of."""
-    found: dict[str, tuple[str, str]] = {}
-    for number, arm in enumerate(arms, 1):
-        kinds = ["verdicts"] if arm in bare else ["verdicts", "pairs", "model"]
-        for kind in [*kinds, "answers"] if benchmarked else kinds:
-            found[f"{kind}_{number}"] = (kind, arm)
-    return found
+    kinds = (*KINDS, *([ANSWERS] if benchmarked else []))
+    return {
+        f"{kind}_{number}": (kind, arm)
+        for number, arm in enumerate(arms, 1)
+        for kind in kinds
+        if kind not in lacking.get(arm, ())
+    }
 
 
 def _parameters(ports: dict[str, tuple[str, str]]) -> list[inspect.Parameter]:

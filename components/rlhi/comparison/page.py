@@ -100,14 +100,13 @@ def apart(found: Comparison, headline: WinRate | None) -> list[Apart]:
     """The common turns on which the headline's judge does not say the same of all arms."""
     if headline is None or headline.metric == REWARD:
         return []
-    first, *_ = found.arms
     contests = {arm.name: _contests(arm, headline) for arm in found.arms}
     said = {arm.name: _outcomes(arm, headline) for arm in found.arms}
-    common = [turn for turn in first.results.turns if all(turn.id in own for own in contests.values())]
+    common = [turn for turn in found.arms[0].results.turns if all(turn.id in own for own in contests.values())]
     return [
         Apart(
             turn,
-            contests[first.name][turn.id].theirs,
+            contests[found.arms[0].name][turn.id].theirs,
             {name: own[turn.id].ours for name, own in contests.items()},
             {name: own.get(turn.id, OUTCOMES["unread"]) for name, own in said.items()},
         )

@@ -34,9 +34,8 @@ def run(comparison: Output[ArmFigure], config: ComparisonConfig, **inputs: Input
     Raises:
         InputError: evaluations that were not judged alike, or have no turn in common.
     """
-    found = compare(
-        {arm: inputs[f"verdicts_{number}"].path for number, arm in enumerate(config.arms, 1)}, config.against
-    )
+    evaluated = {arm: inputs.get(f"verdicts_{number}") for number, arm in enumerate(config.arms, 1)}
+    found = compare({arm: given.path for arm, given in evaluated.items() if given is not None}, config.against)
     figures = rows(found)
     comparison.holds(turn.user_id for arm in found.arms for turn in arm.results.turns)
     comparison.write(figures, [], len(figures))

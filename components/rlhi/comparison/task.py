@@ -22,6 +22,7 @@ READ: Mapping[str, tuple[str, Any, str]] = {
     "model": ("dpo", Pair, "An arm's model: an output of dpo."),
     "answers": ("benchmark", Grade, "An arm's answers to benchmarks: an output of benchmark."),
 }
+MEASURED = ("verdicts", "answers")  # without either there is no arm
 SETTINGS = ("name", "baseline", "seed")
 
 
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="rlhi comparison", description=stage.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("verdicts", metavar="[ARM=]FOLDER", nargs="+", help="Outputs of evaluate, two or more.")
+    made.add_argument("verdicts", metavar="[ARM=]FOLDER", nargs="*", help="Outputs of evaluate, one for each arm.")
     for name, (_, _, told) in READ.items():
         made.add_argument(f"--{name}", metavar="ARM=FOLDER", action="append", default=[], help=f"{told} For each arm.")
     made.add_argument("--comparison", metavar="FOLDER", required=True, help="Written: ArmFigure rows and report.html.")
@@ -61,13 +62,13 @@ def bind(flags: argparse.Namespace) -> Call:
     Raises:
         InputError: a setting or an arm that cannot be, or an output of another stage.
     """
-    folders = named(flags.verdicts)
-    config = _config(flags, tuple(folders))
-    inputs: dict[str, Input[Any]] = {
-        f"verdicts_{number}": _input(folders[arm], "evaluate", Verdict) for number, arm in enumerate(config.arms, 1)
-    }
-    for name, (made_by, record, _) in READ.items():
-        for arm, path in _of_arms(name, getattr(flags, name), config.arms).items():
+    given = {"verdicts": named(flags.verdicts), **{name: _of_arms(name, getattr(flags, name)) for name in READ}}
+    config = _config(flags, tuple(dict.fromkeys(arm for name in MEASURED for arm in given[name])))
+    inputs: dict[str, Input[Any]] = {}
+    for name, (made_by, record) in {"verdicts": ("evaluate", Verdict), **{k: v[:2] for k, v in READ.items()}}.items():
+        for arm, path in given[name].items():
+            if arm not in config.arms:
+                raise InputError(f"--{name} {arm}={path}: there is no such arm; one of {', '.join(config.arms)}")
             inputs[f"{name}_{config.arms.index(arm) + 1}"] = _input(path, made_by, record)
     output = Output(Path(flags.comparison).absolute(), ArmFigure)
     return Call("comparison", stage.run, inputs, {}, "comparison", output, config, apart=True)
@@ -82,9 +83,11 @@ def _config(flags: argparse.Namespace, given: tuple[str, ...]) -> ComparisonConf
         if getattr(flags, name) is not None:
             config = override(config, name, getattr(flags, name), "comparison")
     if config.arms and set(config.arms) != set(given):
-        raise InputError(
-            f"comparison.arms: {', '.join(config.arms)}, but evaluations are of {', '.join(given)}; give one for each"
-        )
+        told = f"{', '.join(config.arms)}, but evaluations or answers are of {', '.join(given)}"
+        raise InputError(f"comparison.arms: {told}; give one for each")
+    if len(given) < 2:
+        only = f"{given[0]}: there is nothing to compare it with" if given else "there is nothing to compare"
+        raise InputError(f"{only}; give two outputs of evaluate or more")
     config = replace(config, arms=config.arms or given)
     config.check()
     return config
@@ -97,12 +100,12 @@ def _input(path: Path, made_by: str, record: Any) -> Input[Any]:
     return found
 
 
-def _of_arms(flag: str, given: Iterable[str], arms: Sequence[str]) -> dict[str, Path]:
+def _of_arms(flag: str, given: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in given:
         arm, separator, path = text.partition("=")
-        if not separator or arm not in arms:
-            raise InputError(f"--{flag} {text}: write ARM=FOLDER, where ARM is one of {', '.join(arms)}")
+        if not separator:
+            raise InputError(f"--{flag} {text}: of which arm is it? Write ARM={text}")
         if arm in found:
             raise InputError(f"--{flag} {text}: {arm} has {found[arm]} already; give one for each arm")
         found[arm] = Path(path)
@@ -113,10 +116,8 @@ def named(folders: Sequence[str]) -> dict[str, Path]:
     """Each folder by its arm's name: what was given, or else what tells its path from the others'.
 
     Raises:
-        InputError: fewer than two, or two of one name.
+        InputError: two of one name.
     """
-    if len(folders) < 2:
-        raise InputError(f"{folders[0]}: there is nothing to compare it with; give two outputs of evaluate or more")
     split = [_split(folder) for folder in folders]
     short = _short([path for _, path in split])
     found: dict[str, Path] = {}
