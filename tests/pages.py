@@ -1,5 +1,6 @@
 """A page as a test reads it."""
 
+import re
 from html.parser import HTMLParser
 
 
@@ -23,3 +24,8 @@ class Page(HTMLParser):
         names = ("src", "href", "xlink:href", "srcset", "action", "poster", "data")
         found = [attributes[name] or "" for _, attributes in self.tags for name in names if name in attributes]
         return [address for address in found if not address.startswith(("#", "data:image/png;base64,"))]
+
+
+def text_of(page: str) -> str:
+    """The text outside tags, with single spaces."""
+    return re.sub(r"\s+", " ", Page(page).text)

@@ -87,9 +87,11 @@ def test_papers_figures_stand_beside() -> None:
     (line,) = [line for line in shown.splitlines() if line.startswith("| arena-hard | ")]
     cells = [cell.strip() for cell in line.split("|")]
     assert cells[4:6] == ["100.0", "100.0 to 100.0"]
-    assert cells[-4:-1] == ["21.3", "51.2", "64.3"]
+    assert cells[-6:-1] == ["21.3", "50.0", "64.4", "51.2", "64.3"]
     assert [name for name, _ in STANDARD] == [
         "Llama-3.1-8B-Instruct",
+        "RL, rewrites from scratch",
+        "RL, user-agnostic rewards",
         "RLHI, user-guided rewrites",
         "RLHI, user-based rewards",
     ]

@@ -1,27 +1,23 @@
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rlhi.artifacts import Input, Output, user_rows
-from rlhi.benchmark.stage import BenchmarkConfig
+from rlhi.artifacts import Input, user_rows
 from rlhi.cli import main
 from rlhi.comparison.compare import compare
 from rlhi.comparison.component import comparison_of
 from rlhi.comparison.measured import ArmFigure
-from rlhi.comparison.page import render
+from rlhi.comparison.sentences import cautions
 from rlhi.comparison.task import named, parser
 from rlhi.config import EngineConfig, ModelConfig
 from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
-from rlhi.execute import Call, execute
 from rlhi.manifest import load
-from rlhi.records import Grade
 from tests.evaluations import CONFIG, evaluated, held_out, likes, written
-from tests.pages import Page
+from tests.pages import text_of
 
 USEREVAL = "win_rate/log/usereval/persona-guided"
 
@@ -34,42 +30,19 @@ def arm(
     return written(folder / "verdicts", evaluated(likes("GOOD", "GOOD", "LOG"), config, trained, rows), config)
 
 
-def answers_of(folder: Path, grades: Sequence[Grade], config: BenchmarkConfig | None = None) -> Path:
-    """Answers to benchmarks as benchmark writes them."""
-
-    def make(out: Output[Grade], config: BenchmarkConfig) -> None:
-        out.write(grades, [], len(grades))
-
-    execute(Call("benchmark", make, {}, {}, "out", Output(folder, Grade), config or BenchmarkConfig()))
-    return folder
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", Page(page).text)
-
-
 def test_models_stand_side_by_side_and_are_held_against_the_first(tmp_path: Path) -> None:
     found = compare({"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD")})
     (usereval,) = [each for each in found.differences if (each.metric, each.mode) == ("usereval", "persona-guided")]
     assert (usereval.left, usereval.right, usereval.difference, usereval.turns) == ("new", "old", 1.0, 12)
     assert usereval.p == 2 / 2**4  # of all signs of four users, two are as far from nothing
-    page = text_of(render(found))
-    assert "new has +100.0 points on old over 12 turns, 95% interval +100.0 to +100.0, p 0.125" in page
-    assert "instruction-following0.0%0.0% to 0.0%" in page
-    assert "oldcontext-only0.0%" in page
-    assert "RLHI, user-based rewardspersona-guided62.3%44.7%52.5%" in page
-    assert "12 turns on which the judge" in page
-    assert "new · wins" in page
-    assert "Only 4 users, too few" in page
 
 
 def test_turns_that_not_all_judged_are_left_out_and_counted(tmp_path: Path) -> None:
     found = compare({"many": arm(tmp_path / "a", "BAD", users=4), "few": arm(tmp_path / "b", "GOOD", users=3)})
     assert (len(found.turns), found.users) == (9, 3)
     assert {rate.asked for each in found.arms for rate in each.rates if rate.part == "all"} == {9}
-    page = text_of(render(found))
-    assert "many: 3 turns of its 12 were not judged in all evaluations and are left out." in page
-    assert not re.search(r"few: \d+ turns? of its", page)
+    (said,) = [each for each in cautions(found, [], None, []) if "not judged" in each]
+    assert said == "many: 3 turns of its 12 were not judged in all evaluations and are left out."
 
 
 def test_no_common_turn_is_refused(tmp_path: Path) -> None:
@@ -120,32 +93,9 @@ def test_opponent_that_is_another_model_and_other_rewards_are_left_out(tmp_path:
     new = written(tmp_path / "b" / "verdicts", replace(found, contests=other), config)
     compared = compare({"old": old, "new": new})
     assert {(each.opponent, each.metric == "reward") for each in compared.differences} == {("log", False)}
-    page = text_of(render(compared))
-    assert "The base model's answer is not the same in all evaluations: left out." in page
-    assert "The rewards come from models or settings that differ" in page
-
-
-def test_mode_that_one_arm_lacks_is_a_dash(tmp_path: Path) -> None:
-    config = replace(CONFIG, modes=("persona-guided",))
-    found = compare({"old": arm(tmp_path / "a", "BAD"), "new": arm(tmp_path / "b", "GOOD", config=config)})
-    assert {each.mode for each in found.differences} == {"persona-guided"}
-    assert re.search(r"usereval0\.0%0\.0% to 0\.0%(at equal length [\d.]+%)?– ", text_of(render(found)))
-
-
-def test_user_text_and_names_are_escaped_and_nothing_is_loaded(tmp_path: Path) -> None:
-    hostile = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(1)>"
-    pages = [
-        render(
-            compare(
-                {"old": arm(tmp_path / f"{n}a", "BAD", text=said), said: arm(tmp_path / f"{n}b", "GOOD", text=said)}
-            )
-        )
-        for n, said in enumerate(("Name a fruit", hostile))
-    ]
-    tame, hurt = map(Page, pages)
-    assert [tag for tag, _ in hurt.tags] == [tag for tag, _ in tame.tags]
-    assert hostile in hurt.text
-    assert hurt.loads() == []
+    told = cautions(compared, [], None, [])
+    assert "The base model's answer is not the same in all evaluations: left out." in told
+    assert "The rewards come from models or settings that differ, so they are left out." in told
 
 
 def test_names_are_what_tells_the_paths_apart() -> None:
@@ -202,17 +152,6 @@ def test_wrong_settings_are_refused(
     folders = [str(arm(tmp_path / name, name.upper())) for name in ("good", "bad")]
     assert main(["comparison", *folders, "--comparison", str(tmp_path / "out"), *more]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_arm_that_was_only_benchmarked_has_no_win_rates(tmp_path: Path) -> None:
-    plain = replace(Grade("minerva", "q", None, 0, "2", "", "stop", "2", 1.0))
-    for name in ("math", "base"):
-        answers_of(tmp_path / name / "grades", [plain])
-    given = [part for name in ("math", "base") for part in ("--answers", f"{name}={tmp_path / name / 'grades'}")]
-    assert main(["comparison", *given, "--comparison", str(tmp_path / "none")]) == 0
-    evaluated = f"base={arm(tmp_path / 'evaluated', 'GOOD')}"
-    assert main(["comparison", evaluated, *given, "--comparison", str(tmp_path / "one")]) == 0
-    assert {each.arm for each in Input(tmp_path / "one", ArmFigure).read()} == {"base"}
 
 
 def test_folder_of_another_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

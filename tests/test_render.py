@@ -20,6 +20,7 @@ PAGES = {
     "page.js.j2",
     "evaluate/report.html.j2",
     "comparison/report.html.j2",
+    "comparison/tables.html.j2",
     "evaluate/tables.html.j2",
     "evaluate/study/study.html.j2",
     "evaluate/study/study.js.j2",

@@ -7,7 +7,7 @@ Every default is the paper's value where the paper gives one, with its section i
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal, NewType, TypeVar
 from urllib.parse import urlsplit
@@ -227,6 +227,15 @@ def from_text(text: str) -> Any:
 def as_dict(config: object) -> dict[str, Any]:
     """Plain nested values, ready for JSON."""
     return asdict(config)  # type: ignore[call-overload,no-any-return]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each leaf of nested values by its dotted path, as JSON."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)
 
 
 def as_json(config: object) -> str:

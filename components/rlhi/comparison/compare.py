@@ -22,7 +22,7 @@ from rlhi.records import Mode, Opponent
 
 
 @dataclass(frozen=True)
-class Arm:
+class Evaluated:
     """One evaluation by the name that a reader sees, as it is, and its win rates over the common turns."""
 
     name: str
@@ -42,7 +42,7 @@ class Comparison:
     ``changed_opponents`` answered differently in different evaluations, so nothing against them is compared.
     """
 
-    arms: Sequence[Arm]
+    arms: Sequence[Evaluated]
     differences: Sequence[Difference]
     baseline: str
     judge: str
@@ -79,7 +79,7 @@ def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Compari
     outcomes = {name: _outcomes(each, turns, rewards, changed) for name, each in found.items()}
     against = first if baseline is None else baseline
     return Comparison(
-        arms=[Arm(name, each, win_rates(outcomes[name], *how)) for name, each in found.items()],
+        arms=[Evaluated(name, each, win_rates(outcomes[name], *how)) for name, each in found.items()],
         differences=[
             each
             for other in folders

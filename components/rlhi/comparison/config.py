@@ -20,6 +20,11 @@ class ComparisonConfig(StageConfig):
     baseline: str | None = Field(
         default=None, description="The arm that the others are held against, turn by turn; null: the first."
     )
+    resamples: int = Field(
+        default=2000,
+        ge=100,
+        description="Resamples of items for the intervals and tests of benchmarks; win rates keep evaluate's.",
+    )
 
     def check(self) -> None:
         """Refuses names that are none or stand twice, and a baseline that is no arm.

@@ -1,10 +1,12 @@
 """The figures of a comparison as rows, and as metrics of a run."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from rlhi.comparison.compare import Comparison
+from rlhi.comparison.benchmarks import Apart, apart
+from rlhi.comparison.beside import Seen
+from rlhi.comparison.experiment import Experiment
 from rlhi.evaluate.differences import Difference
 from rlhi.evaluate.winrates import ALL, WinRate
 
@@ -35,14 +37,24 @@ class ArmFigure:
     paired: int | None = None
 
 
-def rows(found: Comparison) -> list[ArmFigure]:
-    """All figures, arm by arm."""
+def rows(experiment: Experiment) -> list[ArmFigure]:
+    """All figures: win rates arm by arm, then benchmarks."""
+    found = experiment.found
     differences = {(each.left, _key(each)): each for each in found.differences}
-    return [
-        _row(arm.name, rate, differences.get((arm.name, _key(rate))) if rate.part == ALL else None)
+    rates = [
+        _of_rate(arm.name, rate, differences.get((arm.name, _key(rate))) if rate.part == ALL else None)
         for arm in found.arms
         for rate in arm.rates
     ]
+    return [*rates, *(each for seen in experiment.seen for each in _of_answers(seen, experiment))]
+
+
+def apart_of(seen: Seen, suite: str, experiment: Experiment) -> Apart | None:
+    """How an arm differs from the baseline in a benchmark; null where that is not measured, and of the baseline."""
+    against = next((each.answered for each in experiment.seen if each.arm.name == experiment.baseline), None)
+    if against is None or seen.answered is None or seen.arm.name == experiment.baseline:
+        return None
+    return apart(seen.answered, against, suite, experiment.bootstrap)
 
 
 def as_metrics(figures: Iterable[ArmFigure]) -> dict[str, float]:
@@ -64,9 +76,19 @@ def _key(each: WinRate | Difference) -> tuple[str, str | None, str]:
     return each.opponent, each.mode, each.metric
 
 
-def _row(arm: str, rate: WinRate, apart: Difference | None) -> ArmFigure:
+def _of_rate(arm: str, rate: WinRate, found: Difference | None) -> ArmFigure:
     name = f"win_rate/{rate.opponent}/{rate.metric}/{rate.mode}"
-    own = (arm, name, rate.part, rate.rate, rate.low, rate.high, rate.turns, rate.users)
-    if apart is None:
-        return ArmFigure(*own)
-    return ArmFigure(*own, apart.difference, apart.low, apart.high, apart.p, apart.turns)
+    own = ArmFigure(arm, name, rate.part, rate.rate, rate.low, rate.high, rate.turns, rate.users)
+    return own if found is None else _differing(own, found, found.turns)
+
+
+def _of_answers(seen: Seen, experiment: Experiment) -> Iterator[ArmFigure]:
+    for suite, cell in ({} if seen.answered is None else seen.answered.cells).items():
+        own = ArmFigure(seen.arm.name, f"benchmark/{suite}", ALL, cell.value, cell.low, cell.high, cell.count, None)
+        found = apart_of(seen, suite, experiment)
+        yield own if found is None else _differing(own, found, found.items)
+
+
+def _differing(own: ArmFigure, found: Difference | Apart, paired: int) -> ArmFigure:
+    told = replace(own, difference=found.difference, p=found.p, paired=paired)
+    return replace(told, difference_low=found.low, difference_high=found.high)

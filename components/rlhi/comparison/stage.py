@@ -21,23 +21,34 @@ An arm's name may be left out: then it is what tells its path from the others'. 
 
 from typing import Any
 
-from rlhi.artifacts import Input, Output
-from rlhi.comparison.compare import compare
+from rlhi.artifacts import Input, Output, user_rows
+from rlhi.comparison.arms import Given
 from rlhi.comparison.config import ComparisonConfig
+from rlhi.comparison.experiment import gather
 from rlhi.comparison.measured import ArmFigure, as_metrics, rows
-from rlhi.comparison.page import render
+from rlhi.comparison.page import pictures, render
+
+KINDS = ("verdicts", "pairs", "model", "answers")
 
 
 def run(comparison: Output[ArmFigure], config: ComparisonConfig, **inputs: Input[Any]) -> None:
     """Writes the figures, the page and its pictures; ``inputs`` are by kind and number of the arm: ``verdicts_1``.
 
     Raises:
-        InputError: evaluations that were not judged alike, or have no turn in common.
+        InputError: evaluations that were not judged alike or have no turn in common, or something cannot be read.
     """
-    evaluated = {arm: inputs.get(f"verdicts_{number}") for number, arm in enumerate(config.arms, 1)}
-    found = compare({arm: given.path for arm, given in evaluated.items() if given is not None}, config.against)
-    figures = rows(found)
-    comparison.holds(turn.user_id for arm in found.arms for turn in arm.results.turns)
+    given = [
+        Given(arm, **{kind: inputs.get(f"{kind}_{number}") for kind in KINDS})
+        for number, arm in enumerate(config.arms, 1)
+    ]
+    experiment = gather(given, config)
+    figures = rows(experiment)
+    for each in given:  # whose turns are on the page, or whose pairs its figures are of
+        for read in (each.verdicts, each.pairs, each.model):
+            comparison.holds({} if read is None else user_rows(read.path))
     comparison.write(figures, [], len(figures))
     comparison.measure(as_metrics(figures))
-    comparison.file("report.html").write_text(render(found))
+    drawn = pictures(experiment)
+    for name, picture in drawn.items():
+        comparison.file(f"{name}.png").write_bytes(picture.png)
+    comparison.file("report.html").write_text(render(experiment, drawn))

@@ -23,7 +23,7 @@ READ: Mapping[str, tuple[str, Any, str]] = {
     "answers": ("benchmark", Grade, "An arm's answers to benchmarks: an output of benchmark."),
 }
 MEASURED = ("verdicts", "answers")  # without either there is no arm
-SETTINGS = ("name", "baseline", "seed")
+SETTINGS = ("name", "baseline", "resamples", "seed")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,9 +4,8 @@ Every text on it may come from a user and is escaped; control characters are sho
 not measured are said to be missing, and what an interval or a judge does not show is said beside it.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from markupsafe import Markup
 
 from rlhi import figures, paper
 from rlhi.classify.shares import LabelShares
+from rlhi.config import flat
 from rlhi.dpo.figures import curves_svg
 from rlhi.dpo.watch import best_step
 from rlhi.evaluate import pictures, tables
@@ -143,7 +143,7 @@ def render(report: Report) -> str:
     found = examples(results.contests, results.verdicts, headline)
     page = environment()
     page.filters.update(
-        flat=lambda values: list(_flat(values)), bounds=bounds, points=points, p_value=p_value, number=_number
+        flat=lambda values: list(flat(values)), bounds=bounds, points=points, p_value=p_value, number=_number
     )
     return page.get_template("evaluate/report.html.j2").render(
         report=report,
@@ -224,11 +224,3 @@ def _pictures(report: Report, headline: WinRate | None) -> dict[str, Markup | st
 
 def _number(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)
