@@ -5,18 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow.parquet as pq
+
 from rlhi.artifacts import Input, Output
+from rlhi.benchmark.contests import ORDERS, Judgement
+from rlhi.benchmark.pairwise import PairwiseConfig
 from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.comparison.arms import Given
 from rlhi.comparison.config import ComparisonConfig
 from rlhi.comparison.experiment import Experiment, gather
 from rlhi.comparison.page import render
-from rlhi.config import StageConfig
+from rlhi.config import EngineConfig, ModelConfig, StageConfig
 from rlhi.dpo.config import DpoConfig
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.evaluate.results import Results, as_metrics, save
 from rlhi.execute import Call, execute
-from rlhi.records import Candidates, Dropped, Grade, Pair, Verdict
+from rlhi.records import Candidates, Dropped, Grade, Pair, Verdict, to_table
 from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.config import RipConfig, Rules
@@ -111,6 +115,31 @@ def given(
     execute(Call("evaluate", make, inputs, {}, "out", Output(verdicts, Verdict), config))
     grades = made(folder / name / "grades", "benchmark", Grade, answers, BenchmarkConfig(), inputs) if answers else None
     return Given(name, Input(verdicts, Verdict), pairs, model, grades)
+
+
+def compared_by(folder: Path, judge: str, won: Sequence[float]) -> Input[Grade]:
+    """Answers to AlpacaEval and Arena-Hard, and what a judge said of the model's share in each item."""
+    rows = [
+        Judgement(
+            suite, f"{suite}/{item}", order, "m", share, 1, "", None, "GOOD" * (1 + item % 3), "BAD" * (3 - item % 2)
+        )
+        for suite in ("alpaca-eval", "arena-hard")
+        for item, share in enumerate(won)
+        for order in ORDERS
+    ]
+    grades = [
+        Grade(each.suite, each.item_id, None, 0, each.gold, each.answer, "stop", "m", each.won)
+        for each in rows
+        if each.order == "model-first"
+    ]
+    pairwise = PairwiseConfig(judge=EngineConfig(model=ModelConfig(id=judge)))
+
+    def make(out: Output[Grade], config: StageConfig) -> None:
+        out.write(grades, [], len(grades))
+        pq.write_table(to_table(Judgement, rows), out.file("judgements.parquet"))
+
+    execute(Call("benchmark", make, {}, {}, "out", Output(folder, Grade), BenchmarkConfig(pairwise=pairwise)))
+    return Input(folder, Grade)
 
 
 def fares(word: str, config: EvaluateConfig = CONFIG, users: int = 4, text: str = "Name a fruit") -> Results:

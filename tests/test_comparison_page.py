@@ -30,8 +30,8 @@ from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.config import RipConfig, Rules
 from rlhi.sample.stage import SampleConfig
-from tests.evaluations import CONFIG
-from tests.experiments import REWRITES, SFT, UNFILTERED, Lesson, compared, fares, given, page_of
+from tests.evaluations import CONFIG, evaluated, likes
+from tests.experiments import REWRITES, SFT, UNFILTERED, Lesson, compared, compared_by, fares, given, page_of
 from tests.pages import Page, text_of
 
 SCRATCH = Lesson(RewriteConfig(from_scratch=True))
@@ -241,6 +241,49 @@ def test_benchmarks_fill_table_4_and_are_paired_item_by_item(tmp_path: Path) -> 
     assert (minerva.value, minerva.difference, minerva.paired) == (1.0, 0.75, 8)
     assert minerva.p == pytest.approx(2 / 2**6, abs=0.03)  # 256 patterns, of which 200 are drawn
     assert "Benchmarks, item by item, less base" in text_of(page_of(found))
+
+
+def test_table_3_is_of_what_a_judge_compared(tmp_path: Path, arms: list[Given]) -> None:
+    won = {"base": [0.0] * 6 + [1.0] * 2, "rlhi": [1.0] * 6 + [0.0] * 2}
+    found = compared(
+        *(
+            replace(each, model=None, pairs=None, answers=compared_by(tmp_path / each.name, "a judge", won[each.name]))
+            for each in arms[:2]
+        )
+    )
+    table_3 = _table(found.seen, "table-3")
+    ours = {row.arm: row for row in table_3.rows}
+    assert [None if cell is None else cell.value for cell in ours["rlhi"].ours][1:] == [0.75, pytest.approx(0.75)]
+    assert ours["rlhi"].ours[0] is not None  # at equal length
+    assert ours["rlhi"].paper == (35.2, 38.5, 51.2)
+    raw = next(each for each in rows(found) if (each.arm, each.name) == ("rlhi", "benchmark/alpaca-eval"))
+    assert (raw.difference, raw.paired) == (0.5, 8)
+    figure_3 = {each.arm: each.standard for each in bars(found.seen, headline_of(found.found))}
+    assert figure_3["rlhi"] is not None
+    said = text_of(page_of(found))
+    assert "judge of benchmarksa judgeGPT-4 Turbo" in said
+    assert "RL, user-agnostic rewards" in [row.method for row in table_3.rows if row.arm is None]
+
+
+def test_figures_by_another_judge_are_left_out_of_table_3(tmp_path: Path, arms: list[Given]) -> None:
+    found = compared(
+        *(
+            replace(each, model=None, pairs=None, answers=compared_by(tmp_path / each.name, judge, [1.0, 0.0, 1.0]))
+            for each, judge in zip(arms, ("a judge", "another"), strict=False)
+        )
+    )
+    ours = {row.arm: row.ours for row in _table(found.seen, "table-3").rows}
+    assert ours["base"][1] is not None
+    assert set(ours["rlhi"]) == {None}
+    assert "AlpacaEval and Arena-Hard of rlhi were judged by another judge or opponent" in text_of(page_of(found))
+
+
+def test_verdicts_that_could_not_be_read_are_counted(tmp_path: Path) -> None:
+    silent = evaluated(likes("GOOD", reads=False), CONFIG, "OURS")
+    found = compared(given(tmp_path, "base", fares("BAD")), given(tmp_path, "mute", silent, REWRITES))
+    said = text_of(page_of(found))
+    assert "Verdicts that could not be read are left out, not guessed: mute 24 (usereval)." in said
+    assert "Nothing is held against base" in said
 
 
 def test_arms_that_were_only_benchmarked_have_no_win_rates(tmp_path: Path) -> None:

@@ -65,27 +65,20 @@ def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Compari
     """
     if not folders:
         return NOTHING
-    found = {name: load(folder) for name, folder in folders.items()}
     made = {name: manifest.load(folder) for name, folder in folders.items()}
     first, *others = folders
     for other in others:
         _refuse((first, made[first]), (other, made[other]))
-    turns = frozenset.intersection(*(frozenset(turn.id for turn in each.turns) for each in found.values()))
-    if not turns:
-        raise InputError(f"{', '.join(folders)}: have no turn in common; compare evaluations of the same conversations")
-    rewards = len({repr(each.config["reward"]) for each in made.values()}) == 1
+    found = {name: load(folder) for name, folder in folders.items()}
+    turns = _common_turns(found)
     changed = _changed_opponents(list(found.values()), turns)
+    rewards = len({repr(each.config["reward"]) for each in made.values()}) == 1
     how = (made[first].config["resamples"], made[first].config["seed"])
     outcomes = {name: _outcomes(each, turns, rewards, changed) for name, each in found.items()}
     against = first if baseline is None else baseline
     return Comparison(
         arms=[Evaluated(name, each, win_rates(outcomes[name], *how)) for name, each in found.items()],
-        differences=[
-            each
-            for other in folders
-            if against in folders and other != against
-            for each in between_models((other, outcomes[other]), (against, outcomes[against]), *how)
-        ],
+        differences=_differences(outcomes, against, how),
         baseline=against,
         judge=judge_of(folders[first]),
         turns=turns,
@@ -93,6 +86,23 @@ def compare(folders: Mapping[str, Path], baseline: str | None = None) -> Compari
         rewards=rewards,
         changed_opponents=changed,
     )
+
+
+def _common_turns(found: Mapping[str, Results]) -> frozenset[str]:
+    turns = frozenset.intersection(*(frozenset(turn.id for turn in each.turns) for each in found.values()))
+    if not turns:
+        raise InputError(f"{', '.join(found)}: have no turn in common; compare evaluations of the same conversations")
+    return turns
+
+
+def _differences(outcomes: Mapping[str, Outcomes], against: str, how: tuple[int, int]) -> list[Difference]:
+    """Each other arm's from the baseline; none where that was not evaluated."""
+    return [
+        each
+        for arm, own in outcomes.items()
+        if against in outcomes and arm != against
+        for each in between_models((arm, own), (against, outcomes[against]), *how)
+    ]
 
 
 def _outcomes(results: Results, turns: frozenset[str], rewards: bool, changed: Sequence[Opponent]) -> Outcomes:

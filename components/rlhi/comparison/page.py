@@ -5,6 +5,7 @@ Every text may come from a user and is escaped. What was not measured stays empt
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -68,37 +69,17 @@ def pictures(experiment: Experiment) -> dict[str, Picture]:
 
 def render(experiment: Experiment, drawn: Mapping[str, Picture]) -> str:
     """The page. The same experiment gives the same text."""
-    found, headline = experiment.found, headline_of(experiment.found)
-    arms = glances(experiment.seen, found, headline)
-    long = lengths(found, headline)
-    figures = tables(experiment.seen)
     page = environment()
     page.filters.update(bounds=bounds, points=points, p_value=p_value, thousands=thousands, duration=duration)
     return page.get_template("comparison/report.html.j2").render(
         experiment=experiment,
-        found=found,
+        found=experiment.found,
         arms=experiment.arms,
-        glances=arms,
-        headline=headline,
-        conclusion=conclusion(found, arms, headline),
-        sentences=sentences(arms),
-        cautions=[*cautions(found, arms, headline, long), *_otherwise(experiment)],
-        rates=by_comparison(found.arms),
+        **_concluded(experiment),
+        **_beside_the_paper(experiment),
+        **_in_detail(experiment),
         metrics=METRICS,
-        axes=AXES,
-        groups=by_sides(found.differences),
-        tables=[each for each in figures if each.measured],
-        unmeasured=[each for each in figures if not each.measured],
-        benchmarks=benchmarks(experiment),
-        bars=ablations.bars(experiment.seen, headline),
-        crowds=(crowds := ablations.crowds(experiment.seen, headline)),
-        unequal=ablations.unequal(crowds),
-        diversity=paper.DIVERSITY,
-        lengths=long,
-        controls=controls(found.arms, headline),
         contrasts=CONTRASTS,
-        settings=differing(experiment.arms),
-        divided=divided(found, headline),
         modes=MODES,
         opponents=OPPONENTS,
         reasons=REASONS,
@@ -107,6 +88,44 @@ def render(experiment: Experiment, drawn: Mapping[str, Picture]) -> str:
         style=style(),
         script=script(),
     )
+
+
+def _concluded(experiment: Experiment) -> dict[str, Any]:
+    found, headline = experiment.found, headline_of(experiment.found)
+    arms, long = glances(experiment.seen, found, headline), lengths(found, headline)
+    return {
+        "headline": headline,
+        "glances": arms,
+        "conclusion": conclusion(found, arms, headline),
+        "sentences": sentences(arms),
+        "cautions": [*cautions(found, arms, headline, long), *_otherwise(experiment)],
+        "lengths": long,
+    }
+
+
+def _beside_the_paper(experiment: Experiment) -> dict[str, Any]:
+    headline, figures = headline_of(experiment.found), tables(experiment.seen)
+    crowds = ablations.crowds(experiment.seen, headline)
+    return {
+        "tables": [each for each in figures if each.measured],
+        "unmeasured": [each for each in figures if not each.measured],
+        "bars": ablations.bars(experiment.seen, headline),
+        "crowds": crowds,
+        "unequal": ablations.unequal(crowds),
+        "diversity": paper.DIVERSITY,
+    }
+
+
+def _in_detail(experiment: Experiment) -> dict[str, Any]:
+    found, headline = experiment.found, headline_of(experiment.found)
+    return {
+        "rates": by_comparison(found.arms),
+        "groups": by_sides(found.differences),
+        "benchmarks": benchmarks(experiment),
+        "controls": controls(found.arms, headline),
+        "settings": differing(experiment.arms),
+        "divided": divided(found, headline),
+    }
 
 
 def by_comparison(arms: Sequence[Evaluated]) -> dict[tuple[Opponent, Mode], dict[str, dict[str, WinRate]]]:

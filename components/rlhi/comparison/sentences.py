@@ -114,17 +114,20 @@ def _of_the_judge(found: Comparison, arms: Sequence[Glance], headline: WinRate |
         return
     key = (headline.opponent, headline.mode, headline.metric, ALL)
     rates = {
-        arm.name: rate.disagreement
+        arm.name: rate
         for arm in found.arms
         for rate in arm.rates
-        if (rate.opponent, rate.mode, rate.metric, rate.part) == key and rate.disagreement is not None
+        if (rate.opponent, rate.mode, rate.metric, rate.part) == key
     }
-    if rates and max(rates.values()) > UNSTEADY:
-        name = max(rates, key=rates.__getitem__)
+    share, name = max(((rate.disagreement or 0.0, name) for name, rate in rates.items()), default=(0.0, ""))
+    if share > UNSTEADY:
         yield (
-            f"The judge contradicts itself on up to {percent(rates[name])} of turns ({name}) when the order is "
-            "swapped: its verdicts carry little information."
+            f"The judge contradicts itself on up to {percent(share)} of turns ({name}) when the order is swapped: its "
+            "verdicts carry little information."
         )
+    unread = [f"{name} {rate.unread:,}" for name, rate in rates.items() if rate.unread]
+    if unread:
+        yield f"Verdicts that could not be read are left out, not guessed: {', '.join(unread)} ({headline.metric})."
 
 
 def _of_the_users(found: Comparison) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Puts the arms of an experiment side by side, each held against the first turn by turn, beside the paper's figures.
+"""Puts the arms of an experiment side by side, held against one of them turn by turn, beside the paper's figures.
 
 Every ARM is an output of evaluate; all of them have to be judged alike: evaluations whose judges, or the way these
 were asked, differ are refused. Win rates are over the turns that all arms judged; what is left out is counted. An arm

@@ -17,11 +17,13 @@ from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 from rlhi.records import Grade, Pair, Verdict
 
-READ: Mapping[str, tuple[str, Any, str]] = {
-    "pairs": ("rip", Pair, "What an arm's model learned from: an output of rip."),
-    "model": ("dpo", Pair, "An arm's model: an output of dpo."),
-    "answers": ("benchmark", Grade, "An arm's answers to benchmarks: an output of benchmark."),
+READ: Mapping[str, tuple[str, Any, str]] = {  # what of an arm is read: by which stage it was made, its rows, its help
+    "verdicts": ("evaluate", Verdict, "Outputs of evaluate, one for each arm."),
+    "pairs": ("rip", Pair, "What an arm's model learned from: an output of rip. For each arm."),
+    "model": ("dpo", Pair, "An arm's model: an output of dpo. For each arm."),
+    "answers": ("benchmark", Grade, "An arm's answers to benchmarks: an output of benchmark. For each arm."),
 }
+FLAGS = tuple(READ)[1:]  # those of verdicts stand alone
 MEASURED = ("verdicts", "answers")  # without either there is no arm
 SETTINGS = ("name", "baseline", "resamples", "seed")
 
@@ -44,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="rlhi comparison", description=stage.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("verdicts", metavar="[ARM=]FOLDER", nargs="*", help="Outputs of evaluate, one for each arm.")
-    for name, (_, _, told) in READ.items():
-        made.add_argument(f"--{name}", metavar="ARM=FOLDER", action="append", default=[], help=f"{told} For each arm.")
+    made.add_argument("verdicts", metavar="[ARM=]FOLDER", nargs="*", help=READ["verdicts"][2])
+    for name in FLAGS:
+        made.add_argument(f"--{name}", metavar="ARM=FOLDER", action="append", default=[], help=READ[name][2])
     made.add_argument("--comparison", metavar="FOLDER", required=True, help="Written: ArmFigure rows and report.html.")
     made.add_argument("--config", metavar="JSON", default="{}", help="Settings as one JSON object; flags win over it.")
     for name, field in ComparisonConfig.__pydantic_fields__.items():  # type: ignore[attr-defined]
@@ -62,14 +64,14 @@ def bind(flags: argparse.Namespace) -> Call:
     Raises:
         InputError: a setting or an arm that cannot be, or an output of another stage.
     """
-    given = {"verdicts": named(flags.verdicts), **{name: _of_arms(name, getattr(flags, name)) for name in READ}}
+    given = {"verdicts": named(flags.verdicts), **{name: _of_arms(name, getattr(flags, name)) for name in FLAGS}}
     config = _config(flags, tuple(dict.fromkeys(arm for name in MEASURED for arm in given[name])))
     inputs: dict[str, Input[Any]] = {}
-    for name, (made_by, record) in {"verdicts": ("evaluate", Verdict), **{k: v[:2] for k, v in READ.items()}}.items():
-        for arm, path in given[name].items():
+    for name, folders in given.items():
+        for arm, path in folders.items():
             if arm not in config.arms:
                 raise InputError(f"--{name} {arm}={path}: there is no such arm; one of {', '.join(config.arms)}")
-            inputs[f"{name}_{config.arms.index(arm) + 1}"] = _input(path, made_by, record)
+            inputs[f"{name}_{config.arms.index(arm) + 1}"] = _input(path, name)
     output = Output(Path(flags.comparison).absolute(), ArmFigure)
     return Call("comparison", stage.run, inputs, {}, "comparison", output, config, apart=True)
 
@@ -82,18 +84,23 @@ def _config(flags: argparse.Namespace, given: tuple[str, ...]) -> ComparisonConf
     for name in SETTINGS:
         if getattr(flags, name) is not None:
             config = override(config, name, getattr(flags, name), "comparison")
+    config = replace(config, arms=_arms(config, given))
+    config.check()
+    return config
+
+
+def _arms(config: ComparisonConfig, given: tuple[str, ...]) -> tuple[str, ...]:
     if config.arms and set(config.arms) != set(given):
         told = f"{', '.join(config.arms)}, but evaluations or answers are of {', '.join(given)}"
         raise InputError(f"comparison.arms: {told}; give one for each")
     if len(given) < 2:
         only = f"{given[0]}: there is nothing to compare it with" if given else "there is nothing to compare"
         raise InputError(f"{only}; give two outputs of evaluate or more")
-    config = replace(config, arms=config.arms or given)
-    config.check()
-    return config
+    return config.arms or given
 
 
-def _input(path: Path, made_by: str, record: Any) -> Input[Any]:
+def _input(path: Path, name: str) -> Input[Any]:
+    made_by, record, _ = READ[name]
     found: Input[Any] = Input(path, record)
     if found.manifest.stage != made_by:
         raise InputError(f"{path}: is an output of {found.manifest.stage}; give one of {made_by}")
