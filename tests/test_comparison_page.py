@@ -18,7 +18,7 @@ from rlhi.comparison.beside import Seen, Table, tables
 from rlhi.comparison.experiment import Experiment
 from rlhi.comparison.glance import Glance, holm
 from rlhi.comparison.lengths import lengths, repeats
-from rlhi.comparison.measured import ArmFigure, rows
+from rlhi.comparison.measured import ArmFigure, as_metrics, rows
 from rlhi.comparison.page import duration, headline_of, pictures, render
 from rlhi.comparison.pictures import glance
 from rlhi.config import EngineConfig, ModelConfig, StageConfig, as_dict
@@ -241,6 +241,26 @@ def test_benchmarks_fill_table_4_and_are_paired_item_by_item(tmp_path: Path) -> 
     assert (minerva.value, minerva.difference, minerva.paired) == (1.0, 0.75, 8)
     assert minerva.p == pytest.approx(2 / 2**6, abs=0.03)  # 256 patterns, of which 200 are drawn
     assert "Benchmarks, item by item, less base" in text_of(page_of(found))
+
+
+def test_metrics_are_of_all_turns_in_the_papers_settings_and_named_as_mlflow_allows() -> None:
+    own = ArmFigure(
+        "an arm/1", "win_rate/log/usereval/persona-guided", "all", 0.5, 0.4, 0.6, 10, 5, 0.1, 0.0, 0.2, 0.04, 10
+    )
+    part, control = replace(own, part="initial"), replace(own, name="win_rate/log/usereval/shuffled-persona")
+    found = as_metrics([own, part, control, replace(own, arm="base", name="benchmark/gpqa", low=None, p=None)])
+    name = "win_rate/log/usereval/persona-guided"
+    assert {key: value for key, value in found.items() if key.startswith("an-arm-1")} == {
+        f"an-arm-1/{name}": 0.5,
+        f"an-arm-1/{name}/low": 0.4,
+        f"an-arm-1/{name}/high": 0.6,
+        f"an-arm-1/difference/{name}": 0.1,
+        f"an-arm-1/difference/{name}/low": 0.0,
+        f"an-arm-1/difference/{name}/high": 0.2,
+        f"an-arm-1/difference/{name}/p": 0.04,
+    }
+    assert found["base/benchmark/gpqa"] == 0.5
+    assert not {"base/benchmark/gpqa/low", "base/difference/benchmark/gpqa/p"} & found.keys()
 
 
 def test_table_3_is_of_what_a_judge_compared(tmp_path: Path, arms: list[Given]) -> None:

@@ -8,6 +8,7 @@ from rlhi.comparison.benchmarks import Apart, apart
 from rlhi.comparison.beside import Seen
 from rlhi.comparison.experiment import Experiment
 from rlhi.evaluate.differences import Difference
+from rlhi.evaluate.tables import SETTINGS
 from rlhi.evaluate.winrates import ALL, WinRate
 
 ODD = re.compile(r"[^\w.-]+")  # what a name of a metric in MLflow may not hold, or not everywhere
@@ -58,18 +59,28 @@ def apart_of(seen: Seen, suite: str, experiment: Experiment) -> Apart | None:
 
 
 def as_metrics(figures: Iterable[ArmFigure]) -> dict[str, float]:
-    """``ARM/NAME`` with ``/low``, ``/high`` and ``/count``, and ``ARM/difference/NAME`` with bounds and ``/p``.
+    """``ARM/NAME`` with ``/low`` and ``/high``, and ``ARM/difference/NAME`` with ``/low``, ``/high`` and ``/p``.
 
-    A part of the turns stands behind the name. What was not measured is absent.
+    Of all turns in the paper's two settings, and of benchmarks; parts and controls are in the rows only, since so many
+    figures are in nobody's view. What was not measured is absent.
     """
     found: dict[str, float | None] = {}
     for each in figures:
-        arm, end = ODD.sub("-", each.arm), "" if each.part == ALL else f"/{each.part}"
-        name, apart = f"{arm}/{each.name}{end}", f"{arm}/difference/{each.name}{end}"
-        found |= {name: each.value, f"{name}/low": each.low, f"{name}/high": each.high, f"{name}/count": each.count}
-        found |= {apart: each.difference, f"{apart}/low": each.difference_low, f"{apart}/high": each.difference_high}
-        found[f"{apart}/p"] = each.p
+        if each.part == ALL and _is_of_the_paper(each.name):
+            arm = ODD.sub("-", each.arm)
+            name, apart = f"{arm}/{each.name}", f"{arm}/difference/{each.name}"
+            found |= {name: each.value, f"{name}/low": each.low, f"{name}/high": each.high}
+            found |= {
+                apart: each.difference,
+                f"{apart}/low": each.difference_low,
+                f"{apart}/high": each.difference_high,
+            }
+            found[f"{apart}/p"] = each.p
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _is_of_the_paper(name: str) -> bool:
+    return name.startswith("benchmark/") or name.rpartition("/")[2] in SETTINGS
 
 
 def _key(each: WinRate | Difference) -> tuple[str, str | None, str]:
