@@ -12,7 +12,7 @@ from rlhi.artifacts import Input, user_rows
 from rlhi.cli import main
 from rlhi.comparison import methods
 from rlhi.comparison.ablations import bars, crowds, unequal
-from rlhi.comparison.arms import Given, Learned
+from rlhi.comparison.arms import Given, Trained
 from rlhi.comparison.benchmarks import Cell
 from rlhi.comparison.beside import Seen, Table, tables
 from rlhi.comparison.experiment import Experiment
@@ -115,24 +115,25 @@ def test_figure_3_has_what_the_text_gives(experiment: Experiment, page: str) -> 
 
 def test_figure_3_is_left_out_without_its_arms(arms: list[Given]) -> None:
     found = compared(arms[0], arms[2])
-    assert "Left out: no arm is fine-tuned, unfiltered or RLHI itself." in text_of(page_of(found))
+    assert "Left out: no arm is fine-tuned or unfiltered (recipes" in text_of(page_of(found))
 
 
 def test_few_users_stand_beside_all_and_data_of_other_size_is_cautioned(experiment: Experiment, page: str) -> None:
     assert "Left out: it needs an arm whose users are capped" in page
-    few = _capped(experiment, Learned(8, 2, 10, 10))
+    few = _capped(experiment, users=2)
     found = crowds(few.seen, headline_of(few.found))
     assert [(each.arm, each.users, each.pairs) for each in found] == [("rlhi", 4, 8), ("scratch", 2, 8)]
     assert not unequal(found)
     assert "RLHI, user-guided rewrites, 2 users at most" in text_of(page_of(few))
-    fewer = text_of(page_of(_capped(experiment, Learned(3, 2, 10, 10))))
+    fewer = text_of(page_of(_capped(experiment, users=2, pairs=3)))
     assert "The arms did not learn from as many pairs, so more differs than how many users" in fewer
 
 
-def _capped(experiment: Experiment, learned: Learned) -> Experiment:
-    """The same, where scratch is user-guided rewrites of two users at most."""
+def _capped(experiment: Experiment, users: int, pairs: int = 8) -> Experiment:
+    """The same, where scratch is user-guided rewrites of two users at most, trained on so many pairs of so many."""
+    trained = Trained(pairs, users, 40, 5e-7, None, None, None)
     seen = [
-        replace(each, arm=replace(each.arm, method=methods.REWRITES, users=2, learned=learned))
+        replace(each, arm=replace(each.arm, method=methods.REWRITES, users=2, trained=trained))
         if each.arm.name == "scratch"
         else each
         for each in experiment.seen
@@ -142,7 +143,7 @@ def _capped(experiment: Experiment, learned: Learned) -> Experiment:
 
 def test_arms_tell_their_pairs_training_and_what_left(page: str) -> None:
     told = page[page.index("The arms arm") : page.index("Lengths arm")].replace(" ", "")
-    assert "rlhi841588405e-0762.5%0.120" in told  # pairs, users, lengths, and of the training
+    assert "rlhi8415884405e-0762.5%0.120" in told  # pairs, users, lengths, and of the training
     assert "rip108" in told
     assert "1 chosen and rejected score the same; 1 chosen and rejected lie too far apart" in page
 
@@ -264,22 +265,24 @@ def test_metrics_are_of_all_turns_in_the_papers_settings_and_named_as_mlflow_all
 
 
 def test_table_3_is_of_what_a_judge_compared(tmp_path: Path, arms: list[Given]) -> None:
-    won = {"base": [0.0] * 6 + [1.0] * 2, "rlhi": [1.0] * 6 + [0.0] * 2}
+    won = {"base": [0.0] * 6 + [1.0] * 2, "rlhi": [1.0] * 6 + [0.0] * 2, "sft": [1.0, 0.0] * 4}
     found = compared(
         *(
             replace(each, model=None, pairs=None, answers=compared_by(tmp_path / each.name, "a judge", won[each.name]))
-            for each in arms[:2]
+            for each in (*arms[:2], arms[3])
         )
     )
     table_3 = _table(found.seen, "table-3")
     ours = {row.arm: row for row in table_3.rows}
     assert [None if cell is None else cell.value for cell in ours["rlhi"].ours][1:] == [0.75, pytest.approx(0.75)]
-    assert ours["rlhi"].ours[0] is not None  # at equal length
     assert ours["rlhi"].paper == (35.2, 38.5, 51.2)
     raw = next(each for each in rows(found) if (each.arm, each.name) == ("rlhi", "benchmark/alpaca-eval"))
     assert (raw.difference, raw.paired) == (0.5, 8)
     figure_3 = {each.arm: each.standard for each in bars(found.seen, headline_of(found.found))}
-    assert figure_3["rlhi"] is not None
+    standard, at_equal_length = figure_3["rlhi"], ours["rlhi"].ours[0]
+    assert standard is not None
+    assert at_equal_length is not None
+    assert standard.value == pytest.approx((at_equal_length.value + 0.75) / 2)
     said = text_of(page_of(found))
     assert "judge of benchmarksa judgeGPT-4 Turbo" in said
     assert "RL, user-agnostic rewards" in [row.method for row in table_3.rows if row.arm is None]

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhi import paper
+from rlhi.comparison.arms import Arm
 from rlhi.comparison.benchmarks import Cell
 from rlhi.comparison.beside import AXES, STANDARD, Seen, cell_of, standard
-from rlhi.comparison.methods import BASE, RECIPES
+from rlhi.comparison.methods import BASE, RECIPES, SFT_REWARDS, SFT_REWRITES, UNFILTERED
 from rlhi.evaluate.winrates import ALL, WinRate
 
 AXIS = "usereval"
+ABLATED = (SFT_REWRITES, SFT_REWARDS, UNFILTERED)  # what Fig. 3 shows that Table 2 does not
 SAME_SIZE = 0.1  # by how much of the larger one data sets of one size may differ
 
 
@@ -41,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """An arm of Fig. 4: its pairs, those of how many users, and its win rate."""
+    """An arm of Fig. 4: the pairs it was trained on, those of how many users, and its win rate."""
 
     arm: str
     pairs: int
@@ -51,9 +53,9 @@ class Crowd:
 
 
 def bars(seen: Sequence[Seen], headline: WinRate | None) -> list[Bar]:
-    """Fig. 3, with the base model on top; empty where none of its arms but the base is ours."""
+    """Fig. 3, with the base model on top; empty where none of ours is fine-tuned or unfiltered."""
     found = [_bar(method, each, headline) for method in (BASE, *paper.ABLATION) for each in _of(method, seen)]
-    return found if any(each.arm is not None for each in found if each.method != BASE) else []
+    return found if any(each.arm is not None and each.method in ABLATED for each in found) else []
 
 
 def crowds(seen: Sequence[Seen], headline: WinRate | None) -> list[Crowd]:
@@ -61,9 +63,9 @@ def crowds(seen: Sequence[Seen], headline: WinRate | None) -> list[Crowd]:
     capped = {each.arm.method for each in seen if each.arm.users is not None}
     found = []
     for each in seen:
-        cell, learned = _user(each, headline), each.arm.learned
-        if each.arm.method in capped and each.arm.method is not None and cell is not None and learned is not None:
-            found.append(Crowd(each.arm.name, learned.pairs, learned.users, each.arm.users is not None, cell))
+        cell, data = _user(each, headline), _data(each.arm)
+        if each.arm.method in capped and each.arm.method is not None and cell is not None and data is not None:
+            found.append(Crowd(each.arm.name, *data, each.arm.users is not None, cell))
     return found if {each.capped for each in found} == {True, False} else []
 
 
@@ -71,6 +73,13 @@ def unequal(found: Sequence[Crowd]) -> bool:
     """Whether the data sets are not of about one size, so that more than the users differs."""
     sizes = [each.pairs for each in found]
     return bool(sizes) and max(sizes) - min(sizes) > SAME_SIZE * max(sizes)
+
+
+def _data(arm: Arm) -> tuple[int, int] | None:
+    """Pairs and their users: those trained on or, without the model, those that could have been."""
+    if arm.trained is not None and arm.trained.pairs is not None and arm.trained.users is not None:
+        return int(arm.trained.pairs), arm.trained.users
+    return None if arm.learned is None else (arm.learned.pairs, arm.learned.users)
 
 
 def _of(method: str, seen: Sequence[Seen]) -> Sequence[Seen | None]:

@@ -45,9 +45,13 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The training; null is not known. ``seconds`` are those of the run that made it, be it long ago."""
+    """The training; null is not known. ``seconds`` are those of the run that made it, be it long ago.
+
+    ``pairs`` are those trained on, of ``users``: without those that were kept out to measure it.
+    """
 
     pairs: float | None
+    users: int | None
     steps: float | None
     learning_rate: float | None
     accuracy: float | None
@@ -162,7 +166,8 @@ def _trained(given: Given) -> Trained | None:
         return None
     measured, settings = made.measured.get("dpo", {}), made.settings["dpo"]
     return Trained(
-        pairs=measured.get("pairs"),
+        pairs=measured.get("pairs") if given.model is None else given.model.manifest.kept,
+        users=None if given.model is None else len({pair.user_id for pair in given.model.read()}),
         steps=measured.get("steps"),
         learning_rate=settings.get("learning_rate"),
         accuracy=measured.get("validation_accuracy"),
