@@ -93,8 +93,10 @@ def _rows(layout: Layout, seen: Sequence[Seen]) -> list[Row]:
         own: list[Seen | None] = [each for each in seen if _method(each) == method]
         rows += [_row(layout, method, each, mode) for each in own or [None] for mode in layout.modes]
     others = [each for each in seen if _method(each) not in methods]
-    found = [_row(layout, each.arm.title, each, mode) for each in others for mode in layout.modes]
-    return [*rows, *(row for row in found if any(cell is not None for cell in row.ours))]
+    for each in others:
+        found = [_row(layout, each.arm.title, each, mode) for mode in layout.modes]
+        rows += found if any(cell is not None for row in found for cell in row.ours) else []
+    return rows
 
 
 def _row(layout: Layout, method: str, seen: Seen | None, mode: str) -> Row:
