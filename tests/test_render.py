@@ -25,6 +25,7 @@ PAGES = {
     "evaluate/study/study.html.j2",
     "evaluate/study/study.js.j2",
     "analyze/analysis.html.j2",
+    "tastes/tastes.html.j2",
     "rip/calibration.html.j2",
     "dpo/card.md.j2",
 }

@@ -108,6 +108,8 @@ REASONS: dict[Reason, str] = {
     "validation": "kept out of training, to measure the model while it trains",
     "no_logged_answer": "the log has no answer to compare with",
     "turn_cap": "beyond the number of turns judged",
+    "rule_failed": "a rule of the gate that the model failed",
+    "not_measured": "a rule of the gate that has nothing to go by",
 }
 
 
