@@ -18,10 +18,18 @@ def check(recipe: Recipe) -> None:
     """
     for config in recipe.stages.values():
         config.check()
+    if recipe.trains:
+        _check_learning(recipe)
+
+
+def _check_learning(recipe: Recipe) -> None:
+    """What is refused of stages that a model as it is does not need."""
     rip = recipe.rip
     source: AnswerSource = "sample" if recipe.rewrite is None else "rewrite"
     rules.check({source}, SCALES.get(recipe.reward.kind, rip.scale), rip)
     _check_prompts(recipe, source)
+    if "persona" in recipe.leaves_out:
+        _check_userless(recipe)
     if recipe.sample is not None and recipe.sample.keep_cut and not rip.keep_cut:
         raise InputError("sample.keep_cut=true: rip leaves out the answers so kept; set rip.keep_cut=true too")
     if recipe.sample is not None and rip.check_follow_ups:
@@ -41,6 +49,13 @@ def _check_policy(answering: EngineConfig, trained: ModelConfig) -> None:
                 f"sample.engine.model.{name}={ours!r} is not dpo.model.{name}={theirs!r}: from the second round on, the"
                 " model that is trained answers; make them equal"
             )
+
+
+def _check_userless(recipe: Recipe) -> None:
+    """Nothing may wait for personas that no stage makes."""
+    for name, config in (("reward", recipe.reward), ("dpo", recipe.dpo)):
+        if config.persona == "on":
+            raise InputError(f"{name}.persona=on: {recipe.name} infers no personas; leave it out")
 
 
 def _check_prompts(recipe: Recipe, source: AnswerSource) -> None:

@@ -19,14 +19,7 @@ from rlhi.errors import InputError
 
 ClassName = Literal["cpu", "inference", "scoring", "training"]
 ImageName = Literal["cpu", "vllm", "train"]
-# rip is of the class inference where a model is asked about follow-ups
-USUAL: Mapping[str, ClassName] = {
-    "ingest": "cpu",
-    "rip": "cpu",
-    "reward": "scoring",
-    "dpo": "training",
-    "promote": "cpu",
-}
+USUAL: Mapping[str, ClassName] = {"reward": "scoring", "dpo": "training"}  # of the others, whether they ask a model
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Quantity = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?(m|Ki|Mi|Gi|Ti|k|M|G|T)?$")]
@@ -140,7 +133,7 @@ class Profile(Closed):
         """The class of a stage of ``recipe``; cpu of the tasks around the stages, and of dpo where other pods train."""
         if stage not in recipe.stages or waits(recipe, stage):
             return "cpu"
-        usual = "inference" if stage == "rip" and recipe.rip.asks_models else USUAL.get(stage, "inference")
+        usual = USUAL.get(stage, "inference" if recipe.stages[stage].asks_models else "cpu")
         return self.stages.get(stage, usual)
 
     def asks(self, recipe: Recipe, stage: str) -> StageClass:

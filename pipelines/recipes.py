@@ -4,8 +4,9 @@ Needs neither torch nor kfp: what a recipe does can be read, changed and checked
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar, cast
 
 from rlhi.analyze.stage import AnalyzeConfig
 from rlhi.benchmark.stage import BenchmarkConfig
@@ -27,11 +28,17 @@ from rlhi.sample.stage import SampleConfig
 DEFAULT_MODEL = ModelConfig().id
 MOST_ROUNDS = 64  # each is a task or more for every stage of it
 IN_ROUNDS = ("sample", "reward", "rip", "dpo")  # the stages that online training runs again and again
+LEARNING = ("classify", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo")
+USERLESS = ("persona", "evaluate")  # what needs users who come back
+WHOLE = (set[str](), set(LEARNING), set(USERLESS))  # what a recipe may leave out
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One named run: the config of every stage it runs, None for those it does not.
+
+    Of the configs that every recipe has, those of the stages in ``leaves_out`` are nobody's: the model as it is learns
+    nothing, and conversations that are tied to no users have no personas.
 
     With several ``rounds`` training is online (2.4, 3.2): each samples answers to further prompts from the model of the
     round before, and trains that model on, against a reference that every ``reference_every`` rounds becomes the policy
@@ -52,6 +59,7 @@ class Recipe:
     evaluate: EvaluateConfig
     benchmark: BenchmarkConfig | None = None
     analyze: AnalyzeConfig | None = None
+    leaves_out: tuple[str, ...] = ()
     shards: Mapping[str, int] = field(default_factory=dict)  # by stage, where there are several
     rounds: int = 1
     reference_every: int | None = None
@@ -59,9 +67,25 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.rewrite is None) == (self.sample is None):
             raise ValueError(f"{self.name}: needs one of rewrite and sample, and not both")
+        if set(self.leaves_out) not in WHOLE:
+            raise ValueError(f"{self.name}: cannot leave out {', '.join(self.leaves_out)} alone")
         _check_rounds(self)
         for stage, count in self.shards.items():
             _check_shards(self, stage, count)
+
+    @property
+    def arms(self) -> "tuple[Recipe, ...]":
+        """Itself: a recipe is an experiment of one arm."""
+        return (self,)
+
+    def each(self, change: Callable[["Recipe"], "Recipe"]) -> Self:
+        """Itself, changed."""
+        return cast(Self, change(self))
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model is trained, or looked at as it is."""
+        return "dpo" not in self.leaves_out
 
     @property
     def tasks(self) -> int:
@@ -90,7 +114,8 @@ class Recipe:
     @property
     def stages(self) -> dict[str, StageConfig]:
         """The configs by stage, in the order in which the stages run."""
-        return {stage: config for stage in STAGES if (config := getattr(self, stage, None)) is not None}
+        run = [stage for stage in STAGES if stage not in self.leaves_out]
+        return {stage: config for stage in run if (config := getattr(self, stage, None)) is not None}
 
 
 def _check_rounds(recipe: Recipe) -> None:
@@ -201,16 +226,53 @@ NO_FILTER = replace(
     rip=replace(RIP, rewrite=Rules(thresholds="off")),
 )
 
+FEW_USERS = replace(
+    USER_GUIDED_REWRITES,
+    name="few-users",
+    summary="Ablation: a fixed number of pairs, of few users (4.2, Fig. 4). At full size rip.max_users=10, and"
+    " rip.max_pairs and rip.min_pairs what these users have.",
+    rip=replace(USER_GUIDED_REWRITES.rip, max_users=2, max_pairs=4, min_pairs=4),
+)
+
+MATH_REWRITES = replace(
+    USER_GUIDED_REWRITES,
+    name="math-rewrites",
+    summary="Rewrites of wrong solutions, by simulated users who say where the error is (3.1, C.3): PRM800K or CHAMP,"
+    " no personas. Its measure is a benchmark (Table 4): --benchmarks FILES --set benchmark.n=50.",
+    classify=replace(
+        USER_GUIDED_REWRITES.classify, known="re-attempt with feedback", calibrate=False, meaningful_feedback=False
+    ),
+    reconstruct=None,  # the wrong solution is what was labelled
+    reward=replace(USER_GUIDED_REWRITES.reward, persona="off"),
+    dpo=replace(USER_GUIDED_REWRITES.dpo, persona="off"),
+    analyze=None,
+    leaves_out=USERLESS,
+)
+
+BASE_MODEL = replace(
+    USER_GUIDED_REWRITES,
+    name="base-model",
+    summary="Baseline: the model as it is, without training (Table 2).",
+    evaluate=replace(USER_GUIDED_REWRITES.evaluate, opponents=("log",)),
+    analyze=None,
+    leaves_out=LEARNING,
+)
+
 RECIPES = (
     USER_GUIDED_REWRITES,
     USER_BASED_REWARDS,
     USER_BASED_REWARDS_ONLINE,
+    MATH_REWRITES,
     REWRITES_FROM_SCRATCH,
     USER_AGNOSTIC_REWARDS,
     SFT_REWRITES,
     SFT_REWARDS,
     NO_FILTER,
+    FEW_USERS,
+    BASE_MODEL,
 )
+
+N = TypeVar("N")
 
 
 def find(name: str) -> Recipe:
@@ -219,9 +281,17 @@ def find(name: str) -> Recipe:
     Raises:
         InputError: there is none; the message names those there are and the closest.
     """
-    known = {recipe.name: recipe for recipe in RECIPES}
+    return named(name, {recipe.name: recipe for recipe in RECIPES}, "recipe")
+
+
+def named(name: str, known: Mapping[str, N], kind: str) -> N:
+    """What is called so.
+
+    Raises:
+        InputError: there is none; the message names those there are and the closest.
+    """
     if name not in known:
-        raise InputError(f"{name}: no such recipe{_closest(name, known)}; one of {', '.join(known)}")
+        raise InputError(f"{name}: no such {kind}{_closest(name, known)}; one of {', '.join(known)}")
     return known[name]
 
 

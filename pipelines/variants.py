@@ -30,8 +30,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         if not separator or not dot:
             raise InputError(f"{setting}: not a setting; write stage.field=value, for instance dpo.epochs=1")
         if stage == "benchmark" and recipe.benchmark is None:
-            engine = EngineConfig(model=recipe.dpo.model)
-            recipe = replace(recipe, benchmark=BenchmarkConfig(engine=engine, seed=recipe.dpo.seed))
+            asked = recipe.dpo if recipe.trains else recipe.evaluate
+            recipe = replace(recipe, benchmark=BenchmarkConfig(engine=EngineConfig(model=asked.model), seed=asked.seed))
         config = config_of(recipe, stage)
         recipe = _with_reconstruct(_with_stages(recipe, {stage: override(config, field, value.strip(), stage)}))
     return recipe
@@ -96,6 +96,16 @@ def differences(recipe: Recipe) -> dict[str, Any]:
         for stage, config in recipe.stages.items()
         for path, value in changed(config, type(config)(), f"{stage}.").items()
     }
+
+
+def between(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The settings of the stages that both run, as ``stage.field``, whose values differ: that of each."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for stage in (stage for stage in one.stages if stage in other.stages):
+        left, right = one.stages[stage], other.stages[stage]
+        theirs = changed(right, left, f"{stage}.")
+        found |= {path: (value, theirs[path]) for path, value in changed(left, right, f"{stage}.").items()}
+    return found
 
 
 def changed(config: object, usual: object, prefix: str) -> dict[str, Any]:

@@ -18,9 +18,9 @@ class Personas:
 
 
 def unusable(
-    turn: Turn, conversation: Conversation | None, labels: Collection[str], personas: Personas
+    turn: Turn, conversation: Conversation | None, labels: Collection[str], personas: Personas | None
 ) -> Reason | None:
-    """Why nothing can be learned from a turn, or null."""
+    """Why nothing can be learned from a turn, or null. Without ``personas`` none is needed."""
     if conversation is None:
         return "conversation_dropped"
     if conversation.split != "train":
@@ -29,4 +29,4 @@ def unusable(
         return "no_meaningful_feedback"
     if turn.label not in labels:
         return "other_label"
-    return None if personas.of(conversation) is not None else "no_persona"
+    return None if personas is None or personas.of(conversation) is not None else "no_persona"

@@ -107,6 +107,8 @@ Reason = Literal[
     "unread_check",
     "conversation_pair_cap",
     "user_pair_cap",
+    "pair_user_cap",
+    "pair_cap",
     # dpo
     "pair_too_long",
     "prompt_not_a_prefix",

@@ -59,6 +59,22 @@ class ClassifyConfig(StageConfig):
     meaningful_feedback: bool = Field(
         default=True, description="Learn nothing from training users who give no meaningful feedback (C.1)."
     )
+    known: Label | None = Field(
+        default=None,
+        description="What every follow-up is, where that is known, as of simulated users (C.3); null asks the model.",
+    )
+
+    @property
+    def asks_models(self) -> bool:
+        """Not where the labels are known and nothing is asked of users."""
+        return self.known is None or self.meaningful_feedback
+
+    def check(self) -> None:
+        """Refuses calibration of a method that has nothing to calibrate."""
+        if self.calibrate and self.method != "choose":
+            raise InputError(
+                f"classify.calibrate: takes away log-probabilities, method={self.method} has none; set calibrate=false"
+            )
 
 
 def run(conversations: Input[Conversation], turns: Output[Turn], config: ClassifyConfig) -> None:
@@ -67,11 +83,12 @@ def run(conversations: Input[Conversation], turns: Output[Turn], config: Classif
     Raises:
         InputError: calibration of a method that has nothing to calibrate, or without an answer to the empty request.
     """
-    _check(config)
+    config.check()
     rows, engine = conversations.read(), open_engine(config.engine)
     kept, dropped, said = classify(rows, engine, config)
     turns.measure({f"{SHARE}{name}": share for name, share in label_shares(kept, dropped).items()})
-    turns.note("labels", labelled_by(config.engine.name, len(kept) + len(dropped), len(rows)))
+    who = config.engine.name if config.known is None else "What is known of the data"
+    turns.note("labels", labelled_by(who, len(kept) + len(dropped), len(rows)))
     if config.meaningful_feedback:
         feedback = meaningful(rows, kept, engine, config.method)
         kept, said = _marked(kept, feedback), [*said, *feedback.said]
@@ -85,6 +102,8 @@ def classify(
     rows: Sequence[Conversation], engine: Engine, config: ClassifyConfig
 ) -> tuple[list[Turn], list[Dropped], list[Said]]:
     """Labels turn by turn, all conversations at once, since what a turn is compared with hangs on earlier labels."""
+    if config.known is not None:
+        return [turn for row in rows for turn in _as_known(row, config.known)], [], []
     labels: dict[str, Label | None] = {turn_id(row, user_indices(row)[0]): "initial" for row in rows}
     reasons: dict[str, Reason] = {}
     said: list[Said] = []
@@ -105,11 +124,13 @@ def classify(
     return kept, dropped, said
 
 
-def _check(config: ClassifyConfig) -> None:
-    if config.calibrate and config.method != "choose":
-        raise InputError(
-            f"classify.calibrate: takes away log-probabilities, method={config.method} has none; set calibrate=false"
-        )
+def _as_known(row: Conversation, label: Label) -> list[Turn]:
+    """The turns of a conversation whose every follow-up is of one kind."""
+    indices = user_indices(row)
+    labels: list[Label] = ["initial", *[label] * (len(indices) - 1)]
+    return [
+        Turn(turn_id(row, index), row.id, row.user_id, index, each) for index, each in zip(indices, labels, strict=True)
+    ]
 
 
 def _marked(turns: Sequence[Turn], feedback: Feedback) -> list[Turn]:

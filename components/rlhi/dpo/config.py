@@ -38,6 +38,9 @@ class DpoConfig(StageConfig):
         description="TRL's losses, summed: sigmoid is DPO (eq. 1); sft alone trains on the chosen answers only (3.3).",
     )
     loss_weights: tuple[float, ...] | None = Field(default=None, description="One for each loss; null: 1 each.")
+    persona: Literal["on", "off"] = Field(
+        default="on", description="'off' trains on prompts without it, where conversations are tied to no users (3.1)."
+    )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=0.5, description="Share of pairs believed to be the wrong way round: robust, exo_pair."
     )

@@ -64,8 +64,10 @@ def run(
     from rlhi.engine.models import identify
 
     rows = pairs.read()
+    if config.persona == "off":
+        rows = [replace(row, persona=None) for row in rows]
     found = identify(config.model)
-    kept, tokens, dropped = tokenize(rows, found.renderer, config.max_tokens)
+    kept, tokens, dropped = tokenize(rows, found.renderer, config.max_tokens, needs_persona=config.persona == "on")
     before = {row.user_id for row in start.read()} if start is not None else set()
     users = validation_users({row.user_id for row in kept}, config, before)
     trained = [row for row in kept if row.user_id not in users]

@@ -46,12 +46,12 @@ class Renders(Protocol):
 
 
 def tokenize(
-    rows: Sequence[Pair], renderer: Renders, max_tokens: int
+    rows: Sequence[Pair], renderer: Renders, max_tokens: int, *, needs_persona: bool = True
 ) -> tuple[list[Pair], list[TokenizedPair], list[Dropped]]:
     """Pairs with their tokens, and those that cannot be trained on, each with its reason."""
     kept, tokens, dropped = [], [], []
     for row in rows:
-        made = _unusable(row) or _tokens(row, renderer, max_tokens)
+        made = _unusable(row, needs_persona=needs_persona) or _tokens(row, renderer, max_tokens)
         if isinstance(made, TokenizedPair):
             kept.append(row)
             tokens.append(made)
@@ -60,9 +60,9 @@ def tokenize(
     return kept, tokens, dropped
 
 
-def _unusable(row: Pair) -> Reason | None:
+def _unusable(row: Pair, *, needs_persona: bool) -> Reason | None:
     """What is wrong with a pair before it is tokenized; none of our stages makes one of these."""
-    if row.persona is None:
+    if needs_persona and row.persona is None:
         return "no_persona"
     if not row.chosen.strip() or not row.rejected.strip():
         return "empty_answer"

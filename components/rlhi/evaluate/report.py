@@ -103,6 +103,8 @@ REASONS: dict[Reason, str] = {
     "unread_check": "whether the follow-up is safe to learn from could not be told",
     "conversation_pair_cap": "beyond the number of pairs taken per conversation",
     "user_pair_cap": "beyond the number of pairs taken per user",
+    "pair_user_cap": "the user is not among those whose pairs are taken",
+    "pair_cap": "beyond the number of pairs taken in all",
     "pair_too_long": "prompt and answer are longer than training takes",
     "prompt_not_a_prefix": "the chat template writes the prompt differently once an answer follows",
     "validation": "kept out of training, to measure the model while it trains",

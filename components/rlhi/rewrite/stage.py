@@ -2,7 +2,8 @@
 
 For every re-attempt with feedback the policy sees the conversation up to its own answer and the prompt of Fig. 8 with
 the follow-up (2.3). Original and rewrite become the two answers of one `Candidates` row, whose context ends with the
-request that both answer. The rewriter does not see the persona (Fig. 8 has none); reward and training do.
+request that both answer. The rewriter does not see the persona (Fig. 8 has none); reward and training do. Where
+conversations are tied to no users, no personas are given and none are needed (3.1).
 
 `from_scratch` is the baseline of 3.3: the policy answers anew and sees neither its earlier answer nor the follow-up.
 
@@ -46,25 +47,26 @@ class RewriteConfig(StageConfig):
 def run(
     conversations: Input[Conversation],
     turns: Input[Turn],
-    personas: Input[Persona],
     rewrites: Output[Candidates],
     config: RewriteConfig,
+    personas: Input[Persona] | None = None,
 ) -> None:
     """Writes one `Candidates` row (original and rewrite) per re-attempt with feedback; every other turn is dropped."""
     asked = turns.read()
     by_id = {row.id: row for row in conversations.read()}
-    kept, dropped = rewrite(asked, by_id, Personas(personas.read()), open_engine(config.engine), config)
+    known = None if personas is None else Personas(personas.read())
+    kept, dropped = rewrite(asked, by_id, known, open_engine(config.engine), config)
     rewrites.write(kept, dropped, len(asked))
 
 
 def rewrite(
     turns: Sequence[Turn],
     conversations: Mapping[str, Conversation],
-    personas: Personas,
+    personas: Personas | None,
     engine: Engine,
     config: RewriteConfig,
 ) -> tuple[list[Candidates], list[Dropped]]:
-    """Originals and rewrites of the turns that have both a conversation and a persona."""
+    """Originals and rewrites of the turns that have both a conversation and, where there are any, a persona."""
     reasons = {turn.id: _unusable(turn, conversations, personas) for turn in turns}
     usable = [turn for turn in turns if reasons[turn.id] is None]
     capped = beyond((turn.id for turn in usable), config.max_prompts, config.seed)
@@ -83,7 +85,7 @@ def rewrite(
         row = conversations[turn.conversation_id]
         reasons[turn.id] = reply.lack or refuse(row.messages[turn.index - 1].content, reply.text)
         if reasons[turn.id] is None:
-            kept.append(_candidates(turn, row, personas.of(row), reply))
+            kept.append(_candidates(turn, row, None if personas is None else personas.of(row), reply))
     return kept, [Dropped(key, reason) for key, reason in reasons.items() if reason is not None]
 
 
@@ -96,7 +98,7 @@ def refuse(original: str, rewritten: str) -> Reason | None:
     return None
 
 
-def _unusable(turn: Turn, conversations: Mapping[str, Conversation], personas: Personas) -> Reason | None:
+def _unusable(turn: Turn, conversations: Mapping[str, Conversation], personas: Personas | None) -> Reason | None:
     row = conversations.get(turn.conversation_id)
     reason = unusable(turn, row, ("re-attempt with feedback",), personas)
     if reason is not None or row is None:

@@ -21,6 +21,8 @@ LOOSEN: dict[str, str] = {
     "unread_check": "rip.method, or let another model check",
     "conversation_pair_cap": "rip.max_per_conversation",
     "user_pair_cap": "rip.max_per_user",
+    "pair_user_cap": "rip.max_users",
+    "pair_cap": "rip.max_pairs",
 }
 RULE_OF = {
     "rejected_too_short": "min_rejected_length",

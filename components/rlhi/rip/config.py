@@ -81,6 +81,17 @@ class RipConfig(StageConfig):
     max_per_user: int | None = Field(
         default=None, ge=1, description="Pairs of a user taken at most, by seed; null takes all."
     )
+    max_users: int | None = Field(
+        default=None,
+        ge=1,
+        description="Users whose pairs are taken at most, those with the most pairs, by seed where they have as many"
+        " (4.2, Fig. 4: 10); null takes all.",
+    )
+    max_pairs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Pairs taken at most, by seed; equal to min_pairs, runs learn from as many pairs or stop (Fig. 4).",
+    )
     min_pairs: int = Field(
         default=1, ge=1, description="Fewer pairs than this stop the run, with the funnel and advice."
     )
@@ -95,10 +106,15 @@ class RipConfig(StageConfig):
         return self.check_follow_ups
 
     def check(self) -> None:
-        """Refuses caps of which one leaves the other nothing to do."""
+        """Refuses caps of which one leaves the other nothing to do, and a cap under the floor."""
         of_user, of_conversation = self.max_per_user, self.max_per_conversation
         if of_user is not None and of_conversation is not None and of_conversation > of_user:
             raise InputError(
                 f"rip.max_per_conversation={of_conversation} is above rip.max_per_user={of_user} and so would never "
                 "cut; make it smaller, or null"
+            )
+        if self.max_pairs is not None and self.max_pairs < self.min_pairs:
+            raise InputError(
+                f"rip.max_pairs={self.max_pairs} is under rip.min_pairs={self.min_pairs}, so that every run would stop;"
+                " make it larger, or null"
             )

@@ -1,12 +1,16 @@
-"""What keeps a few users from being most of the data: no bursts of one prompt, and caps per conversation and user."""
+"""What keeps a few users from being most of the data: no bursts of one prompt, and caps per conversation and user.
 
-from collections import defaultdict
+Caps on users and on all pairs make runs equally large, whose data differ in how many users they come from (Fig. 4).
+"""
+
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from rlhi.caps import beyond
+from rlhi.config import digest
 from rlhi.near import signature
 from rlhi.records import Pair, Reason
 from rlhi.rip.config import RipConfig
@@ -50,7 +54,10 @@ def bursts(pairs: Iterable[Pair], similarity: float, seed: int) -> set[str]:
 
 
 def over_caps(pairs: Sequence[Pair], config: RipConfig) -> dict[str, Reason]:
-    """The pairs that are left out where a conversation, and then a user, has more than the caps allow; by seed."""
+    """The pairs that are left out, by seed: beyond what a conversation may have, a user, so many users, and all.
+
+    Each cap counts what those before it have left.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for pair in pairs:
         groups[conversation_of(pair)].append(pair.id)
@@ -63,7 +70,19 @@ def over_caps(pairs: Sequence[Pair], config: RipConfig) -> dict[str, Reason]:
             users[pair.user_id].append(pair.id)
     for own in users.values():
         out |= dict.fromkeys(beyond(own, config.max_per_user, config.seed), "user_pair_cap")
-    return out
+    left = [pair for pair in pairs if pair.id not in out]
+    others = _other_users(left, config)
+    out |= {pair.id: "pair_user_cap" for pair in left if pair.user_id in others}
+    left = [pair for pair in left if pair.user_id not in others]
+    return out | dict.fromkeys(beyond((pair.id for pair in left), config.max_pairs, config.seed), "pair_cap")
+
+
+def _other_users(pairs: Sequence[Pair], config: RipConfig) -> set[str]:
+    """The users who are not among those with the most pairs; where some have as many, the seed chooses."""
+    counts = Counter(pair.user_id for pair in pairs)
+    by_seed = sorted(counts, key=lambda user: digest(f"cap {config.seed} {user}"))
+    ranked = sorted(by_seed, key=counts.__getitem__, reverse=True)
+    return set() if config.max_users is None else set(ranked[config.max_users :])
 
 
 def _alike(known: Sequence[Sequence[int]], one: Sequence[int], similarity: float) -> np.ndarray:

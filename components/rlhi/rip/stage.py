@@ -12,7 +12,7 @@ The paper's thresholds stand on the scale of its reward model; for rewards of an
 
 Beyond the paper, in this order: pairs whose context holds an item of `benchmarks` leave, and so do a user's nearly
 equal prompts but the first; both before the rules, so that they move no quantile. After the rules, by choice, a model
-is asked whether follow-ups are safe to learn from, and conversations and users are capped.
+is asked whether follow-ups are safe to learn from, and conversations, users and all pairs are capped.
 """
 
 import json
