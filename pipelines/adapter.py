@@ -19,7 +19,7 @@ from typing import Any
 from kfp import dsl
 from kfp.local import config, logging_utils, status, subprocess_task_handler
 
-from pipelines.rounds import round_of
+from pipelines.plan import parts_of
 from pipelines.sharding import FLAG, whole_of
 from rlhi.manifest import titled
 
@@ -44,11 +44,11 @@ class Task:
     @property
     def stage(self) -> str:
         """The stage that the task is of."""
-        return round_of(self.whole)[0]
+        return parts_of(self.whole)[0]
 
     @property
     def title(self) -> str:
-        """What a person calls it: the stage, in which round where there are several, or which shard of it."""
+        """What a person calls it: the stage, of which arm or in which round where there are several, or its shard."""
         return titled(self.whole, self.shard)
 
     @property

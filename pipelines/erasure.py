@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from rlhi import manifest
+from rlhi import manifest, study
 from rlhi.artifacts import user_rows
 from rlhi.config import secret_variable
 from rlhi.engine import replies, store
@@ -21,7 +21,8 @@ from rlhi.ingest.identity import Hasher, read_users
 LIST = "forget.txt"
 STORE = "store"
 PLACES = ("runs", STORE)
-COPIES = f"mlflow-artifacts/*/artifacts/{manifest.NAME}"  # what tracking logged where the folder has its own MLflow
+# what tracking logged where the folder has its own MLflow: beside its manifest, of an experiment's page in a folder
+COPIES = tuple(f"mlflow-artifacts/*/artifacts/{folder}{manifest.NAME}" for folder in ("", f"{study.FOLDER}/"))
 SALT = "salt"
 
 
@@ -64,7 +65,8 @@ def holding(work: Path, users: Iterable[str]) -> dict[Path, int]:
 def remove(work: Path, folders: Collection[Path]) -> None:
     """Deletes outputs, and what MLflow copied of them into ``work``; each is computed again when a run needs it."""
     digests = {manifest.load(folder).digest for folder in folders}
-    copies = [path for path in work.glob(COPIES) if json.loads(path.read_text()).get("digest") in digests]
+    logged = [path for pattern in COPIES for path in work.glob(pattern)]
+    copies = [path for path in logged if json.loads(path.read_text()).get("digest") in digests]
     for folder in [*folders, *(path.parent for path in copies)]:
         shutil.rmtree(folder)
 

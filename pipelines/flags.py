@@ -1,11 +1,13 @@
-"""The part of the command line that names a recipe and what is changed in it."""
+"""The part of the command line that names a recipe or an experiment, and what is changed in it."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from pipelines import contradictions, recipes, variants
-from pipelines.recipes import Recipe
+from pipelines import arms, variants
+from pipelines.plan import Run
 from rlhi.errors import InputError
 
 SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
@@ -28,9 +30,14 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see '{self.prog} --help'")
 
 
-def add_recipe(command: argparse.ArgumentParser) -> None:
-    """The flags that name a recipe."""
-    command.add_argument("recipe", metavar="RECIPE", help="A name that 'python -m pipelines list' shows.")
+def add_recipe(command: argparse.ArgumentParser, metavar: str = "RECIPE") -> None:
+    """The flags that name a recipe, or what else ``metavar`` says, and change it."""
+    command.add_argument("recipe", metavar=metavar, help="A name that 'python -m pipelines list' shows.")
+    add_changes(command)
+
+
+def add_changes(command: argparse.ArgumentParser) -> None:
+    """The flags that change a recipe, or every arm of an experiment that has what they change."""
     command.add_argument("--set", metavar="STAGE.FIELD=VALUE", action="append", default=[], help=SETTINGS_HELP)
     command.add_argument("--model", metavar="ID", help="Model instead of the default: Hugging Face id or folder.")
     command.add_argument("--seed", metavar="N", type=int, help="Seed of every stage.")
@@ -41,21 +48,24 @@ def add_recipe(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shards", metavar="[STAGE=]N", action="append", default=[], help=SHARDS_HELP)
 
 
-def recipe_of(given: argparse.Namespace) -> Recipe:
-    """The recipe that is named, with what is changed.
+R = TypeVar("R", bound=Run)
+
+
+def run_of(given: argparse.Namespace, find: Callable[[str], R]) -> R:
+    """What is named, looked up by ``find``, with what is changed.
 
     Raises:
         InputError: there is none of that name, or what is changed cannot be.
     """
-    recipe = recipes.find(given.recipe)
+    run = find(given.recipe)
     if given.model is not None:
-        recipe = variants.with_model(recipe, model_of(given.model))
+        run = run.each(partial(variants.with_model, model=model_of(given.model)))
     if given.seed is not None:
-        recipe = variants.with_seed(recipe, given.seed)
-    recipe = variants.with_rounds(recipe, given.rounds, given.reference_every)
-    recipe = variants.with_shards(variants.with_settings(recipe, given.set), given.shards)
-    contradictions.check(recipe)
-    return recipe
+        run = run.each(partial(variants.with_seed, seed=given.seed))
+    run = arms.with_rounds(run, given.rounds, given.reference_every)
+    run = arms.with_shards(arms.with_settings(run, given.set), given.shards)
+    arms.check(run)
+    return run
 
 
 def model_of(name: str) -> str:

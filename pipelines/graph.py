@@ -1,9 +1,8 @@
-"""A recipe as a KFP pipeline. Branches are taken here, so the compiled pipeline holds only the stages it runs."""
+"""A recipe, or an experiment of several, as a KFP pipeline that holds only the stages it runs, each once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,16 @@ from kfp import compiler, dsl
 
 from pipelines import placing
 from pipelines.placing import PATIENCE, PAUSE
+from pipelines.plan import DATA, Planned, Run, last, plan
 from pipelines.profiles import Profile
 from pipelines.recipes import Recipe
-from pipelines.rounds import component_in, round_of
+from pipelines.rounds import component_as
 from pipelines.sharding import component_of
 from rlhi.analyze.component import analyze
 from rlhi.benchmark.component import benchmark
 from rlhi.classify.component import classify
+from rlhi.comparison.component import comparison_of
+from rlhi.comparison.config import ComparisonConfig
 from rlhi.config import as_json
 from rlhi.dpo.component import dpo
 from rlhi.errors import InputError
@@ -29,7 +31,17 @@ from rlhi.reconstruct.component import reconstruct
 from rlhi.reward.component import reward
 from rlhi.rewrite.component import rewrite
 from rlhi.rip.component import rip
+from rlhi.runs import ARM
 from rlhi.sample.component import sample
+
+_ALL = (ingest, classify, persona, reconstruct, rewrite, sample, reward, rip, dpo, evaluate, benchmark, analyze)
+COMPONENTS: Mapping[str, Any] = {component.name: component for component in _ALL}
+MEASURED = {
+    "verdicts": "evaluate",
+    "pairs": "rip",
+    "model": "dpo",
+    "answers": "benchmark",
+}  # what an experiment compares
 
 RETRIES = 3  # on a cluster, of what goes on where it was: shards, by their replies, and training, by its checkpoints
 
@@ -52,8 +64,8 @@ class Cluster:
     watermark: str = ""
 
 
-def build(recipe: Recipe, cluster: Cluster | None = None) -> Any:
-    """The KFP pipeline of ``recipe``. On a cluster shards run side by side and are tried again; here, in order.
+def build(run: Run, cluster: Cluster | None = None) -> Any:
+    """The KFP pipeline of a recipe, or of an experiment. On a cluster shards run side by side and are tried again.
 
     It takes ``source``, the URI of the raw logs, ``forget``, that of a file of user ids to leave out, ``compare``,
     those of datasets to compare contexts with, and ``benchmarks``, those of benchmarks that no pair may hold an item
@@ -63,103 +75,102 @@ def build(recipe: Recipe, cluster: Cluster | None = None) -> Any:
     profile = cluster.profile if cluster is not None else None
 
     @dsl.pipeline(  # type: ignore[untyped-decorator]
-        name=recipe.name,
-        description=recipe.summary,
-        display_name=recipe.name,
+        name=run.name,
+        description=run.summary,
+        display_name=run.name,
         pipeline_config=placing.lifetime(profile),
     )
     def pipeline(source: str, forget: str = "", compare: str = "", benchmarks: str = "") -> None:
-        given = {"source": source, "forget": forget, "compare": compare, "benchmarks": benchmarks}
+        given = dict(zip(DATA, (source, forget, compare, benchmarks), strict=True))
         around: Any = nullcontext()
         if cluster is not None and profile is not None:
-            around = placing.surrounded(recipe, profile, given, cluster.watermark)
+            around = placing.surrounded(run, profile, given, cluster.watermark)
         with around as first:
-            step = partial(_task, recipe, cluster)
-            conversations = step(ingest, behind=first, source=source, forget=forget)
-            _stages(recipe, step, conversations, given)
+            _tasks(run, cluster, given, first)
 
     return pipeline
 
 
-def _stages(recipe: Recipe, step: Callable[..., Any], conversations: Any, given: Mapping[str, Any]) -> None:
-    """All stages after ingest; ``given`` are the other data from outside."""
-    turns = step(classify, conversations=conversations)
-    personas = step(persona, conversations=conversations)
-    if recipe.analyze is not None:
-        step(analyze, conversations=conversations, turns=turns, personas=personas, compare=given["compare"])
-    read = conversations
-    if recipe.reconstruct is not None:
-        read = step(reconstruct, conversations=conversations, turns=turns)
-    said = {"conversations": read, "turns": turns, "personas": personas}
-    model = _learn(recipe, step, said, given["benchmarks"])
-    step(evaluate, conversations=conversations, personas=personas, model=model)
-    if recipe.benchmark is not None:
-        step(benchmark, items=given["benchmarks"], model=model)
+def _tasks(run: Run, cluster: Cluster | None, given: Mapping[str, Any], first: Any) -> None:
+    """All tasks, those without inputs behind ``first``; ``given`` are the data from outside."""
+    planned, made = plan(run), dict[str, Any]()
+    for task in planned:
+        read = {port: made[step.key] for port, step in task.step.inputs.items()}
+        outside = {port: given[name] for port, name in task.step.given.items()}
+        made[task.step.key] = _task(run, cluster, task, {**outside, **read}, None if read else first)
+    if len(run.arms) > 1:
+        _compare(run, cluster, planned, made)
 
 
-def _learn(recipe: Recipe, step: Callable[..., Any], said: Mapping[str, Any], benchmarks: Any) -> Any:
-    """Answers to a trained model, round after round from the model of the round before; gives the last one."""
-    models: list[Any] = []
-    for number in range(1, recipe.rounds + 1):
+def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[str, Any], behind: Any) -> Any:
+    """One task, behind those of its shards; gives its output, its first port.
 
-        def step_in(component: Any, reading: Mapping[str, int | None], number: int = number, **inputs: Any) -> Any:
-            """A step of this round, which reads the models of the rounds named too."""
-            read = {name: models[made - 1] for name, made in reading.items() if made}
-            return step(component_in(component, number, tuple(read)), **inputs, **read)
+    Tasks get no display name: to many KFP servers that is the name by which consumers look for the task (issue 11173).
+    """
+    stage = planned.step.stage
+    component = component_as(COMPONENTS[stage], planned.name, [*planned.step.inputs])
+    inputs = {**inputs, "config": as_json(planned.step.config)}
+    task = component(**inputs)
+    shards = [component_of(component, shard)(**inputs) for shard in planned.shards]
+    for each in (task, *shards):
+        each.set_caching_options(stage not in OUTSIDE)
+        if behind is not None:
+            each.after(behind)
+        if planned.arm is not None:
+            each.set_env_variable(ARM, planned.arm)
+    if cluster is None:
+        for earlier, later in pairwise(shards):
+            later.after(earlier)
+    else:
+        _on_cluster(cluster, run, planned.recipe, stage, (task, *shards))
+    task.after(*shards)
+    return next(iter(task.outputs.values()))
 
-        before = number - 1 or None
-        answer = sample if recipe.rewrite is None else rewrite
-        candidates = step_in(answer, {"policy": before}, **said)
-        scored = step_in(reward, {}, candidates=candidates)
-        pairs = step_in(rip, {}, scored=scored, benchmarks=benchmarks)
-        models.append(step_in(dpo, {"start": before, "reference": recipe.reference_in(number)}, pairs=pairs))
-    return models[-1]
+
+def _compare(run: Run, cluster: Cluster | None, planned: Sequence[Planned], made: Mapping[str, Any]) -> None:
+    """The last task of an experiment: its arms side by side."""
+    found = {(arm.name, stage): last(planned, arm, stage) for arm in run.arms for stage in MEASURED.values()}
+    names = [arm.name for arm in run.arms]
+    benchmarked = all(found[name, "benchmark"] for name in names)
+    bare = [arm.name for arm in run.arms if not arm.trains]
+    component = comparison_of(names, benchmarked=benchmarked, bare=bare)
+    read = {
+        f"{kind}_{number}": made[task.step.key]
+        for number, name in enumerate(names, 1)
+        for kind, stage in MEASURED.items()
+        if (task := found[name, stage]) is not None and (kind != "answers" or benchmarked)
+    }
+    task = component(**read, config=as_json(ComparisonConfig(name=run.name, arms=tuple(names))))
+    task.set_caching_options(True)
+    if cluster is not None:
+        _on_cluster(cluster, run, run.arms[0], "comparison", (task,))
 
 
-def compile_to(recipe: Recipe, path: Path, cluster: Cluster) -> None:
-    """Writes the pipeline of ``recipe`` as KFP's YAML.
+def compile_to(run: Run, path: Path, cluster: Cluster) -> None:
+    """Writes the pipeline of a recipe, or of an experiment, as KFP's YAML.
 
     Raises:
         InputError: the file cannot be written, or is not named .yaml; or nothing could be kept of what shards ask.
     """
-    if any(map(recipe.shards_of, recipe.stages)) and not cluster.replies:
+    if any(task.shards for task in plan(run)) and not cluster.replies:
         raise InputError("--shards: what a shard asks must be kept for its stage; give --replies s3://BUCKET/PREFIX")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"{path}: KFP reads pipelines from YAML; name the file {path.stem}.yaml")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        compiler.Compiler().compile(build(recipe, cluster), package_path=str(path))
+        compiler.Compiler().compile(build(run, cluster), package_path=str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
 
 
-def _task(recipe: Recipe, cluster: Cluster | None, component: Any, behind: Any = None, **inputs: Any) -> Any:
-    """One task, named as its stage and round, behind those of its shards; gives its output, its first port.
-
-    Tasks get no display name: to many KFP servers that is the name by which consumers look for the task (issue 11173).
-    """
-    stage, number = round_of(component.name)
-    inputs["config"] = as_json(recipe.config_in(stage, number))
-    task = component(**inputs)
-    shards = [component_of(component, shard)(**inputs) for shard in recipe.shards_of(stage)]
-    for each in (task, *shards):
-        each.set_caching_options(stage not in OUTSIDE)
-        if behind is not None:
-            each.after(behind)
-    if cluster is None:
-        for earlier, later in pairwise(shards):
-            later.after(earlier)
-    else:
-        _on_cluster(cluster, recipe, stage, task, shards)
-    task.after(*shards)
-    return next(iter(task.outputs.values()))
-
-
-def _on_cluster(cluster: Cluster, recipe: Recipe, stage: str, task: Any, shards: Sequence[Any]) -> None:
-    """What only pods need: places that outlive them, tries again, and what the profile says."""
-    for each in (task, *shards):
+def _on_cluster(cluster: Cluster, run: Run, recipe: Recipe, stage: str, tasks: Sequence[Any]) -> None:
+    """What only pods need, a task and its shards: places that outlive them, tries again, and what the profile says."""
+    task, *shards = tasks
+    for each in tasks:
         if cluster.replies:
             each.set_env_variable("RLHI_REPLIES", cluster.replies)
+        if len(run.arms) > 1:
+            each.set_env_variable("MLFLOW_EXPERIMENT_NAME", run.name)
         if cluster.profile is not None:
             placing.place(each, stage, recipe, cluster.profile)
     resumed = [*shards]

@@ -1,4 +1,4 @@
-"""What a person sees before a run: every recipe, what it does and how it differs from the paper."""
+"""What a person sees before a run: every recipe and experiment, and how they differ from the paper."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines import recipes, variants
+from pipelines.experiment import Other
+from pipelines.experiments import Experiment
 from pipelines.recipes import Recipe
 from rlhi.config import ModelConfig, SamplingConfig
 
@@ -27,6 +29,18 @@ def recipes_table(known: Sequence[Recipe]) -> Table:
     return table
 
 
+def experiments_table(known: Sequence[Experiment | Other]) -> Table:
+    """Every experiment with what it compares and its arms."""
+    table = Table(title="Experiments", title_justify="left", show_lines=True)
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("what it compares", ratio=1)
+    table.add_column("arms", no_wrap=True)
+    for each in known:
+        arms = [arm.name for arm in each.arms] if isinstance(each, Experiment) else []
+        table.add_row(each.name, escape(each.summary), "\n".join(arms))
+    return table
+
+
 def shared_text(known: Sequence[Recipe]) -> str:
     """The settings by which every recipe differs from the paper, for it to fit a small machine."""
     everywhere = _embedded()
@@ -39,9 +53,15 @@ def shared_text(known: Sequence[Recipe]) -> str:
 
 
 def shared_settings(known: Sequence[Recipe]) -> dict[str, Any]:
-    """The settings by which all of ``known`` differ from the paper in the same way."""
-    first, *others = [variants.differences(recipe) for recipe in known]
-    return {path: value for path, value in first.items() if all(other.get(path) == value for other in others)}
+    """The settings by which all of ``known`` that run the stage differ from the paper in the same way."""
+    found = [(recipe.stages, variants.differences(recipe)) for recipe in known]
+    every = {path: value for _, values in found for path, value in values.items()}
+
+    def alike(path: str) -> bool:
+        stage = path.partition(".")[0]
+        return all(values.get(path) == every[path] for stages, values in found if stage in stages)
+
+    return {path: value for path, value in every.items() if alike(path)}
 
 
 def _embedded() -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""What a recipe needs of a cluster, as its first task checks it, and what its last one is told."""
+"""What a recipe or an experiment needs of a cluster, as its first task checks it, and what its last one is told."""
 
 from collections.abc import Iterator
 
 from pipelines.keys import engines, held
+from pipelines.plan import Run
 from pipelines.profiles import Profile, Secret, StageClass, waits
 from pipelines.recipes import Recipe
 from rlhi.check.config import CheckConfig
@@ -12,25 +13,25 @@ from rlhi.outcome.config import OutcomeConfig
 OUTCOMES = "outcomes"
 
 
-def of(recipe: Recipe, profile: Profile) -> CheckConfig:
+def of(run: Run, profile: Profile) -> CheckConfig:
     """All that is checked before the first stage."""
     return CheckConfig(
         place=profile.root,
-        variables=tuple(sorted({name for secret in secrets(recipe, profile) for name in secret.env})),
-        models=tuple(sorted(set(_models(recipe)))),
-        servers=dict(sorted(_servers(recipe))),
-        accelerators=tuple(sorted(set(_accelerators(recipe, profile)))),
+        variables=tuple(sorted({name for secret in secrets(run, profile) for name in secret.env})),
+        models=tuple(sorted({model for arm in run.arms for model in _models(arm)})),
+        servers=dict(sorted({server for arm in run.arms for server in _servers(arm)})),
+        accelerators=tuple(sorted({each for arm in run.arms for each in _accelerators(arm, profile)})),
     )
 
 
-def told(recipe: Recipe, profile: Profile) -> OutcomeConfig:
+def told(run: Run, profile: Profile) -> OutcomeConfig:
     """What the last task writes down, and where."""
-    return OutcomeConfig(recipe=recipe.name, place=profile.below(OUTCOMES))
+    return OutcomeConfig(recipe=run.name, place=profile.below(OUTCOMES))
 
 
-def secrets(recipe: Recipe, profile: Profile) -> list[Secret]:
-    """Those of all tasks of the recipe, each once."""
-    own = [secret for stage in recipe.stages for secret in _asks(recipe, profile, stage).secrets]
+def secrets(run: Run, profile: Profile) -> list[Secret]:
+    """Those of all tasks, each once."""
+    own = [secret for arm in run.arms for stage in arm.stages for secret in _asks(arm, profile, stage).secrets]
     found: list[Secret] = []
     for secret in (*profile.secrets, *profile.cpu.secrets, *own):
         if secret not in found:  # holds a mapping, so it cannot be a key

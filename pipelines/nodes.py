@@ -1,15 +1,24 @@
 """A training on several nodes: their pods are a `TrainJob`'s, not KFP's, so the profile's `training` goes to that."""
 
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
+from pipelines.plan import Run
 from pipelines.profiles import Profile
 from pipelines.recipes import Recipe
 from rlhi.dpo.trainjob.config import Toleration, TrainJobConfig
 
+R = TypeVar("R", bound=Run)
 
-def placed(recipe: Recipe, profile: Profile | None) -> Recipe:
-    """``recipe`` with what the profile asks for each node, unless ``dpo.trainjob`` is set by hand."""
-    if profile is None or recipe.dpo.nodes == 1 or recipe.dpo.trainjob != TrainJobConfig():
+
+def placed(run: R, profile: Profile | None) -> R:
+    """``run`` with what the profile asks for each node, unless ``dpo.trainjob`` is set by hand."""
+    return run if profile is None else run.each(partial(_placed, profile=profile))
+
+
+def _placed(recipe: Recipe, profile: Profile) -> Recipe:
+    if recipe.dpo.nodes == 1 or recipe.dpo.trainjob != TrainJobConfig():
         return recipe
     return replace(recipe, dpo=replace(recipe.dpo, trainjob=_trainjob(profile)))
 

@@ -1,11 +1,11 @@
-"""A recipe as the file that a KFP server takes, for `compile` and for `submit`."""
+"""A recipe or an experiment as the file that a KFP server takes, for `compile` and for `submit`."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import flags, nodes, profiles
+from pipelines import experiments, flags, nodes, plan, profiles
 from pipelines.profiles import Profile
 from rlhi.engine.replies import REMOTE
 from rlhi.errors import InputError
@@ -18,7 +18,7 @@ PROFILE_HELP = "The cluster: a YAML file such as profiles/gke.yaml."
 
 def add(command: argparse.ArgumentParser) -> None:
     """The flags of `compile`."""
-    flags.add_recipe(command)
+    flags.add_recipe(command, "NAME")
     command.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="The YAML file to write.")
     command.add_argument("--profile", metavar="FILE", type=Path, help=PROFILE_HELP)
     command.add_argument(
@@ -44,14 +44,15 @@ def write(given: argparse.Namespace) -> int:
         InputError: bad input, or the file cannot be written.
     """
     profile = profiles.load(given.profile) if given.profile else None
-    recipe = nodes.placed(flags.recipe_of(given), profile)
+    run = nodes.placed(flags.run_of(given, experiments.find_any), profile)
     for flag in ("replies", "checkpoints"):
         if (place := getattr(given, flag)) and not place.startswith(REMOTE):
             raise InputError(f"--{flag} {place}: pods have no disk in common; give s3://BUCKET/PREFIX")
     from pipelines import graph
 
-    graph.compile_to(recipe, given.output, cluster_of(profile, given.replies, given.checkpoints))
-    sys.stdout.write(f"{given.output}: {recipe.name}, {len(recipe.stages)} stages, {recipe.tasks} tasks\n")
+    graph.compile_to(run, given.output, cluster_of(profile, given.replies, given.checkpoints))
+    held = f"{len(run.arms)} arms" if len(run.arms) > 1 else f"{len(run.arms[0].stages)} stages"
+    sys.stdout.write(f"{given.output}: {run.name}, {held}, {plan.count(run)} tasks\n")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from kfp import dsl
 
 from pipelines import needs
+from pipelines.plan import Run
 from pipelines.profiles import Profile, Scratch, Secret, StageClass, seconds, waits
 from pipelines.recipes import Recipe
 from rlhi.check.component import check
@@ -34,14 +35,14 @@ def lifetime(profile: Profile | None) -> Any:
 
 
 @contextmanager
-def surrounded(recipe: Recipe, profile: Profile, given: Mapping[str, Any], watermark: str) -> Iterator[Any]:
+def surrounded(run: Run, profile: Profile, given: Mapping[str, Any], watermark: str) -> Iterator[Any]:
     """The tasks that are made inside stand between `check`, which it gives, and `outcome`; ``given`` is all data."""
-    last = outcome(config=as_json(needs.told(recipe, profile)))
-    _plain(last, recipe, profile, watermark)
+    last = outcome(config=as_json(needs.told(run, profile)))
+    _plain(last, run, profile, watermark)
     last.set_retry(TRIES, PAUSE, 2.0, PATIENCE)  # it must write down the outcome of the rest
-    with dsl.ExitHandler(last, name=recipe.name):
-        first = check(**given, config=as_json(needs.of(recipe, profile)))
-        _plain(first, recipe, profile, watermark)
+    with dsl.ExitHandler(last, name=run.name):
+        first = check(**given, config=as_json(needs.of(run, profile)))
+        _plain(first, run, profile, watermark)
         _kubernetes().set_timeout(first, CHECK_TIME)
         yield first
 
@@ -72,15 +73,15 @@ def variables(profile: Profile) -> dict[str, str]:
     return {**tracked, **profile.env}
 
 
-def _plain(task: Any, recipe: Recipe, profile: Profile, watermark: str) -> None:
+def _plain(task: Any, run: Run, profile: Profile, watermark: str) -> None:
     """A task around the stages: on a node as for `cpu`, never out of KFP's cache.
 
     A Secret that is not there would keep its pod from starting; so that `check` can say so, it may be absent.
     """
-    asked = profile.asks(recipe, task.name)
+    asked = profile.asks(run.arms[0], task.name)
     _contain(task, asked, profile)
     _settle(task, asked)
-    _tell(task, needs.secrets(recipe, profile), {**variables(profile), **asked.env}, optional=True)
+    _tell(task, needs.secrets(run, profile), {**variables(profile), **asked.env}, optional=True)
     _configure(task, profile)
     if watermark:
         task.set_env_variable("RLHI_WATERMARK", watermark)

@@ -1,41 +1,62 @@
-"""The components of a stage in later rounds of online training: the stage's own, under a name with the round's number.
+"""The components of a stage in later rounds of online training, or in one arm of several: the stage's own, renamed.
 
-In a later round some stages read models too, such as that of the round before. They are no ports of the stage's own
-component: what is not given has to be left out of the argv, and servers do so for artifacts only since KFP 2.17.1. So
-the component of a round is made from the stage's, with the flags at the end of the argv.
+There a stage may read other artifacts than its own component does: in a later round models such as that of the round
+before, and no model where none was trained. What is not given has to be left out of the argv, and servers do so for
+artifacts only since KFP 2.17.1. So such a component is made from the stage's: without some ports and their flags, and
+with others whose flags stand at the end of the argv.
 """
 
 import inspect
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl
 
+READ = (dsl.Input[dsl.Dataset], dsl.Input[dsl.Model])
 
-def component_in(stage: Any, number: int, models: tuple[str, ...] = ()) -> Any:
-    """The component of the stage, whose own is given, in round ``number``, from 1, reading ``models``: ``sample-2``."""
-    if number == 1:
+
+def component_as(stage: Any, name: str, reading: Collection[str]) -> Any:
+    """The component of the stage, whose own is given, by another name, reading the artifacts ``reading``: ``sample-2``.
+
+    Those that the stage's own does not read are models.
+    """
+    own = inspect.signature(stage.pipeline_func).parameters
+    missing = [port for port, each in own.items() if each.annotation in READ and port not in reading]
+    models = [port for port in reading if port not in own]
+    if name == stage.name and not missing and not models:
         return stage
-    made_by, own = stage.pipeline_func, inspect.signature(stage.pipeline_func)
-    count = len(own.parameters)
+    kept = [each for port, each in own.items() if port not in missing]
 
-    def reading(*given: Any) -> dsl.ContainerSpec:
-        made = made_by(*given[:count])
-        flags = [part for name, model in zip(models, given[count:], strict=True) for part in (f"--{name}", model.path)]
-        return dsl.ContainerSpec(image=made.image, command=made.command, args=[*made.args, *flags])
+    def made(*given: Any) -> dsl.ContainerSpec:
+        named = dict(zip([*(each.name for each in kept), *models], given, strict=True))
+        ports = {**{port: named[port] for port in own if port in named}, **dict.fromkeys(missing, _Absent())}
+        spec = stage.pipeline_func(**ports)
+        flags = [part for model in models for part in (f"--{model}", named[model].path)]
+        args = [*_without(spec.args, {f"--{port}" for port in missing}), *flags]
+        return dsl.ContainerSpec(image=spec.image, command=spec.command, args=args)
 
-    reading.__name__ = f"{stage.name}_{number}"
-    reading.__doc__ = f"{made_by.__doc__} Round {number}."
+    made.__name__ = name.replace("-", "_")
+    made.__doc__ = stage.pipeline_func.__doc__
     further = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=dsl.Input[dsl.Model])
-        for name in models
+        inspect.Parameter(port, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=dsl.Input[dsl.Model])
+        for port in models
     ]
-    reading.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *further]
-    )
-    return dsl.container_component(reading)
+    made.__signature__ = inspect.Signature([*kept, *further])  # type: ignore[attr-defined]
+    return dsl.container_component(made)
 
 
-def round_of(task: str) -> tuple[str, int]:
-    """The stage and the number of the round of a task that is no shard: ``sample-2``, or ``sample`` for the first."""
-    stage, _, number = task.partition("-")
-    return stage, int(number or 1)
+@dataclass(frozen=True)
+class _Absent:
+    """Stands for an artifact that is not read."""
+
+    path: str = ""
+
+
+def _without(args: Collection[Any], flags: Collection[str]) -> list[Any]:
+    """``args`` without ``flags`` and their values."""
+    parts = list(args)
+    gone = {
+        place + step for place, part in enumerate(parts) if isinstance(part, str) and part in flags for step in (0, 1)
+    }
+    return [part for place, part in enumerate(parts) if place not in gone]

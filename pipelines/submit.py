@@ -1,4 +1,4 @@
-"""`submit`: a recipe to a KFP server, once or again and again, and followed to its end."""
+"""`submit`: a recipe or an experiment to a KFP server, once or again and again, and followed to its end."""
 
 import argparse
 import re
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines import flags, needs, nodes, package, preflight, profiles, reach
+from pipelines import experiments, flags, needs, nodes, package, preflight, profiles, reach
+from pipelines.plan import Run
 from pipelines.profiles import Profile
-from pipelines.recipes import Recipe
 from rlhi.config import digest
 from rlhi.engine.replies import REMOTE
 from rlhi.errors import InputError
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from pipelines.kfp_server import Order, Server
 
 HELP = """\
-Compiles a recipe for the cluster of a profile, checks what can be checked from here, uploads it if the server does not
-hold it yet, and starts it, or with --schedule makes a recurring run, which reads only what is new each time.
+Compiles a recipe or an experiment for the cluster of a profile, checks what can be checked from here, uploads it if the
+server does not hold it yet, and starts it, or with --schedule makes a recurring run, which reads only what is new each
+time.
 
 examples:
   python -m pipelines submit user-guided-rewrites --profile profiles/gke.yaml --dry-run
@@ -45,7 +46,7 @@ DATA = ("source", "forget", "compare", "benchmarks")
 class Plan:
     """All that would be sent."""
 
-    recipe: Recipe
+    run: Run
     profile: Profile
     version: str
     text: bytes
@@ -54,14 +55,14 @@ class Plan:
 
 def add(command: argparse.ArgumentParser) -> None:
     """The flags of `submit`."""
-    flags.add_recipe(command)
+    flags.add_recipe(command, "NAME")
     command.add_argument("--profile", metavar="FILE", type=Path, required=True, help=package.PROFILE_HELP)
     command.add_argument("--source", metavar="S3_URI", default="", help="Raw logs: a file, folder or glob on S3.")
     command.add_argument("--forget", metavar="S3_URI", default="", help="File of user ids whose rows are left out.")
     command.add_argument("--compare", metavar="S3_URIS", default="", help="Datasets that analyze compares with.")
     command.add_argument("--benchmarks", metavar="S3_URIS", default="", help="Benchmarks that no pair may hold.")
-    command.add_argument("--experiment", metavar="NAME", default="rlhi", help="KFP's experiment. [rlhi]")
-    command.add_argument("--name", metavar="NAME", help="Of the run. [the recipe's, and the time]")
+    command.add_argument("--experiment", metavar="NAME", help="KFP's experiment. [rlhi, or an experiment's own name]")
+    command.add_argument("--name", metavar="NAME", help="Of the run. [as the recipe, and the time]")
     command.add_argument(
         "--schedule", metavar="CRON", default="", help="Run again and again: '0 3 * * *' is at 3:00 UTC."
     )
@@ -98,8 +99,8 @@ def command(given: argparse.Namespace) -> int:
 
 def _plan(given: argparse.Namespace) -> Plan:
     profile = profiles.load(given.profile)
-    recipe = nodes.placed(flags.recipe_of(given), profile)
-    if recipe.benchmark is not None and not given.benchmarks:
+    run = nodes.placed(flags.run_of(given, experiments.find_any), profile)
+    if any(arm.benchmark is not None for arm in run.arms) and not given.benchmarks:
         raise InputError("benchmark: has nothing to ask; give --benchmarks, the files of the benchmarks")
     for uri in (each for name in DATA for each in uris(getattr(given, name))):
         if not uri.startswith(REMOTE):
@@ -107,26 +108,26 @@ def _plan(given: argparse.Namespace) -> Plan:
     from pipelines.kfp_server import Order
 
     cron = _cron(given.schedule)
-    name = given.name or (recipe.name if cron else f"{recipe.name} {datetime.now():%Y-%m-%d %H:%M}")
+    name = given.name or (run.name if cron else f"{run.name} {datetime.now():%Y-%m-%d %H:%M}")
     watermark = profile.below(f"watermarks/{_part(name)}") if cron else ""
-    text = _compiled(recipe, profile, watermark)
+    text = _compiled(run, profile, watermark)
     order = Order(
         name=name,
-        experiment=given.experiment,
+        experiment=given.experiment or (run.name if len(run.arms) > 1 else "rlhi"),
         parameters={each: getattr(given, each) for each in DATA},
         root=profile.below("runs"),
         service_account=profile.service_account,
         cron=cron,
     )
-    return Plan(recipe, profile, f"{recipe.name}-{digest(text)}", text, order)
+    return Plan(run, profile, f"{run.name}-{digest(text)}", text, order)
 
 
-def _compiled(recipe: Recipe, profile: Profile, watermark: str) -> bytes:
+def _compiled(run: Run, profile: Profile, watermark: str) -> bytes:
     from pipelines import graph
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        graph.compile_to(recipe, path, package.cluster_of(profile, watermark=watermark))
+        graph.compile_to(run, path, package.cluster_of(profile, watermark=watermark))
         return path.read_bytes()
 
 
@@ -154,7 +155,7 @@ def shown(plan: Plan) -> dict[str, Any]:
     first, platform = _documents(plan.text)
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     sent: dict[str, Any] = {
-        "pipeline": plan.recipe.name,
+        "pipeline": plan.run.name,
         "version": plan.version,
         "experiment": order.experiment,
         "recurring run" if order.cron else "run": order.name,
@@ -206,7 +207,7 @@ def _send(given: argparse.Namespace, plan: Plan) -> int:
 def _asked(plan: Plan) -> preflight.Asked:
     executors = next(_documents(plan.text))["deploymentSpec"]["executors"].values()
     images = sorted({each["container"]["image"] for each in executors})
-    return preflight.Asked(images, needs.secrets(plan.recipe, plan.profile), [*plan.order.parameters.values()])
+    return preflight.Asked(images, needs.secrets(plan.run, plan.profile), [*plan.order.parameters.values()])
 
 
 def _start(server: "Server", plan: Plan, *, wait: bool) -> int:
@@ -214,7 +215,7 @@ def _start(server: "Server", plan: Plan, *, wait: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         path.write_bytes(plan.text)
-        version = server.upload(plan.recipe.name, plan.version, path, plan.recipe.summary)
+        version = server.upload(plan.run.name, plan.version, path, plan.run.summary)
     told = "uploaded" if version.new else "is there already"
     sys.stdout.write(
         f"{plan.version}: {told}\n  {server.ui}/#/pipelines/details/{version.pipeline}/version/{version.id}\n"

@@ -138,14 +138,15 @@ def places(done: Sequence["Done"], work: Path, tracking_uri: str) -> list[tuple[
     found += [("adapter", _adapter(folders[stage])) for stage in ("dpo",) if stage in folders]
     found += [("report", path) for stage in folders for path in sorted(folders[stage].rglob("report.html"))]
     found += [("analysis", path) for stage in folders for path in sorted(folders[stage].rglob("analysis.html"))]
-    return [(name, str(path)) for name, path in found] + [_tracking(tracking_uri)]
+    return [(name, str(path)) for name, path in found] + [tracking_place(tracking_uri)]
 
 
 def _adapter(folder: Path) -> Path:
     return next((path.parent for path in sorted(folder.rglob("adapter_config.json"))), folder)
 
 
-def _tracking(uri: str) -> tuple[str, str]:
+def tracking_place(uri: str) -> tuple[str, str]:
+    """How to look at MLflow."""
     if uri.startswith(("http://", "https://")):
         return "MLflow", uri
     python = shlex.quote(os.path.relpath(sys.executable))

@@ -3,6 +3,7 @@
 mlflow-skinny is enough, and is imported where it is needed: that takes seconds, and most commands do not track.
 """
 
+import json
 import logging
 import os
 import re
@@ -22,6 +23,9 @@ log = logging.getLogger("rlhi")
 Point = tuple[str, float, int]  # name, value, step
 
 EXPERIMENT = "rlhi"
+PARENT = "RLHI_PARENT_RUN_ID"  # the run in which those of stages are nested
+ARM = "RLHI_ARM"  # the arm of an experiment that a task belongs to alone
+ARMS = "RLHI_ARM_RUNS"  # the runs in which those of an arm's own tasks are nested instead: JSON, id by arm
 ORIGIN = {"mlflow.source.name": "rlhi", "mlflow.source.type": "JOB"}  # the column "Source" of MLflow
 # Set before mlflow is imported. Its own seven retries take minutes, during which a finished stage holds its GPU.
 CALM = {
@@ -65,12 +69,18 @@ def refused(uri: str) -> Iterator[None]:
 
 def open_run(client: "MlflowClient", uri: str, name: str, seconds: float) -> str:
     """A run that started ``seconds`` ago, so that MLflow shows how long the stage took."""
-    parent = os.environ.get("RLHI_PARENT_RUN_ID")
+    parent = _parent()
     place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri)
     tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
     started = int((time.time() - seconds) * 1000)
     run_id: str = client.create_run(place, start_time=started, tags=tags, run_name=name).info.run_id
     return run_id
+
+
+def _parent() -> str | None:
+    """The run of the arm that this task belongs to, else that of the whole pipeline, if there is one."""
+    found: str | None = json.loads(os.environ.get(ARMS) or "{}").get(os.environ.get(ARM), os.environ.get(PARENT))
+    return found
 
 
 def close_run(client: "MlflowClient", run_id: str, status: str = "FINISHED") -> None:
@@ -79,9 +89,9 @@ def close_run(client: "MlflowClient", run_id: str, status: str = "FINISHED") -> 
         client.set_terminated(run_id, status)
 
 
-def experiment(client: "MlflowClient", uri: str) -> str:
-    """The id of the experiment, made on first use."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+def experiment(client: "MlflowClient", uri: str, name: str | None = None) -> str:
+    """The id of the experiment, made on first use; of none that is named, that of this environment."""
+    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)

@@ -1,9 +1,9 @@
 """Tracks runs in MLflow: one parent run per pipeline run, a nested run per stage.
 
 A stage logs into the run that KFP's own plugin made for its task (``MLFLOW_RUN_ID``), else into a nested run of
-``RLHI_PARENT_RUN_ID``, else into a run of its own. Without ``MLFLOW_TRACKING_URI`` nothing is tracked. Tracking comes
-after the work is done (but for the curves of `rlhi.live`), so a server that does not answer costs a warning and never a
-finished stage.
+``RLHI_PARENT_RUN_ID`` or of its arm's (`rlhi.study`), else into a run of its own. Without ``MLFLOW_TRACKING_URI``
+nothing is tracked. Tracking comes after the work is done (but for the curves of `rlhi.live`), so a server that does not
+answer costs a warning and never a finished stage.
 """
 
 import json
@@ -18,7 +18,7 @@ from rlhi import manifest
 from rlhi.curves import missing, points
 from rlhi.engine import tally
 from rlhi.manifest import FunnelRow, Manifest
-from rlhi.runs import ORIGIN, Point, close_run, experiment, fill, open_run, refused, tolerated
+from rlhi.runs import ARM, ORIGIN, Point, close_run, experiment, fill, open_run, refused, tolerated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,6 +115,8 @@ def _points(described: Manifest) -> list[Point]:
 
 def _tags(described: Manifest, reused: bool) -> dict[str, str]:
     fields = {name: getattr(described, name) for name in ("stage", "code_version", "config_hash", "digest")}
+    if arm := os.environ.get(ARM):
+        fields["arm"] = arm
     inputs = {f"input.{name}": value for name, value in described.inputs.items()}
     prompts = {f"prompt.{name}": value for name, value in described.prompt_hashes.items()}
     return fields | {"reused": _text(reused)} | inputs | prompts | _funnel_tags(described.funnel, described.notes)

@@ -1,0 +1,165 @@
+"""`experiment`: several recipes as one run on this machine, and their models side by side."""
+
+import argparse
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from pipelines import diff, experiments, flags, plan, recipes, running, summary
+from pipelines.experiments import EXPERIMENTS, Experiment
+from rlhi import study
+from rlhi.errors import InputError
+from rlhi.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pipelines.local import Done, Progress
+
+HELP = """\
+Runs the arms of an experiment as one pipeline, in which what they share is computed once, and ends with their win rates
+and with a page that puts them side by side. --set changes every arm that runs the stage. What is done is kept in
+DIR/store by content, as of 'run': the arms of another experiment, or recipes that were run there, are reused.
+
+In MLflow each experiment is one of that name, with a run for the whole and one for each arm, to compare and chart.
+
+examples:
+  python -m pipelines experiment table-2 --source logs.jsonl --work out
+  python -m pipelines experiment thresholds --source 's3://bucket/logs/*.parquet' --work out --set dpo.epochs=3
+  python -m pipelines experiment table-2 --source logs.jsonl --work out --benchmarks minerva.jsonl --set benchmark.n=4
+"""
+AXES = ("personalization", "instruction-following", "usereval")  # the columns of Table 2
+MODES = ("context-only", "persona-guided")
+
+
+@dataclass(frozen=True)
+class Other:
+    """An experiment that is not made of recipes: ``module`` runs it, by ``command(given) -> exit code``."""
+
+    name: str
+    summary: str
+    module: str
+
+
+OTHERS: Mapping[str, Other] = {}
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """The flags of `experiment`."""
+    flags.add_recipe(command, "NAME")
+    running.add(command, logs=False)
+
+
+def command(given: argparse.Namespace) -> int:
+    """Runs `experiment`; gives the exit code.
+
+    Raises:
+        InputError: bad input; nothing has run then.
+    """
+    if given.recipe in OTHERS:
+        other = importlib.import_module(OTHERS[given.recipe].module)
+        return int(other.command(given))
+    recipes.named(given.recipe, {**{each.name: each for each in EXPERIMENTS}, **OTHERS}, "experiment")
+    run = flags.run_of(given, experiments.find)
+    if not given.source:
+        raise InputError("--source: is missing; give the logs, a file, folder or glob, local or s3://")
+    return running.here(run, given, partial(Tracked, run), partial(tell, run))
+
+
+class Tracked:
+    """The runs of an experiment in MLflow."""
+
+    def __init__(self, run: Experiment, source: str, uri: str) -> None:
+        self._run, self._uri, self._planned = run, uri, plan.plan(run)
+        first = run.arms[0]
+        differs = {
+            arm.name: {name: right for name, (_, right) in diff.differences(first, arm).items()} for arm in run.arms
+        }
+        self._study = study.start(run.name, run.summary, differs, {"source": source}, uri)
+        self.env = self._study.env
+
+    def finish(self, progress: "Progress", *, failed: bool) -> None:
+        """Closes them: an arm's failed if not all of its stages are done."""
+        done = finished(progress.done)
+        for arm in self._run.arms:
+            own = [task.name for task in self._planned if arm in task.arms]
+            manifests = [done[name] for name in own if name in done]
+            study.finish_arm(self._study, arm.name, manifests, self._uri, failed=len(manifests) < len(own))
+        note = "\n\n".join([self._run.summary, as_markdown(figures(self._run, progress.done))])
+        study.finish(self._study, page_folder(progress.done), note, self._uri, failed=failed)
+
+
+def tell(run: Experiment, progress: "Progress", work: Path, uri: str) -> None:
+    """Prints where the rows went, how the arms compare, and where everything lies."""
+    shown = progress.console
+    shown.print()
+    shown.print(summary.funnel(progress.done))
+    shown.print(as_table(figures(run, progress.done)))
+    folder = page_folder(progress.done)
+    places = [("run", str(work / "latest")), *([("page", str(folder / study.PAGE))] if folder is not None else [])]
+    for name, place in [*places, summary.tracking_place(uri)]:
+        shown.print(f"{name:<8} {place}", soft_wrap=True, highlight=False, markup=False)
+
+
+def finished(done: Sequence["Done"]) -> dict[str, Manifest]:
+    """What the tasks that are no shards made, by their names."""
+    return {one.task.whole: one.described for one in done if one.described is not None and one.described.shard is None}
+
+
+def page_folder(done: Sequence["Done"]) -> Path | None:
+    """The output of the comparison; None where it is not done."""
+    found = [next(iter(one.task.outputs.values())) for one in done if one.task.stage == study.FOLDER]
+    return found[0] if found else None
+
+
+def figures(run: Experiment, done: Sequence["Done"]) -> list[list[str]]:
+    """A row for each arm and way to answer, under a row of names: win rates against the log in %, pairs, accuracy."""
+    made, planned = finished(done), plan.plan(run)
+    rows = [["arm", "answers", *AXES, "pairs", "validation accuracy"]]
+    for arm in run.arms:
+        tasks = {stage: plan.last(planned, arm, stage) for stage in ("evaluate", "rip", "dpo")}
+        found = {stage: made[task.name] for stage, task in tasks.items() if task is not None and task.name in made}
+        learned = [_pairs(found.get("rip")), _accuracy(found.get("dpo"))]
+        for place, mode in enumerate(MODES):
+            rates = [_rate(found.get("evaluate"), f"win_rate/log/{axis}/{mode}") for axis in AXES]
+            if place == 0 or any(rates):
+                rows.append([arm.name if place == 0 else "", mode, *rates, *(learned if place == 0 else ["", ""])])
+    return rows
+
+
+def as_table(rows: Sequence[Sequence[str]]) -> Table:
+    """The figures for a terminal."""
+    table = Table(title="Win rates against the log in %, with 95% intervals", title_justify="left")
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=place < 2)
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The figures for MLflow."""
+    lines = [" | ".join(row) for row in rows]
+    return "\n".join([lines[0], "|".join(["---"] * len(rows[0])), *lines[1:]])
+
+
+def _rate(made: Manifest | None, name: str) -> str:
+    rate = None if made is None else made.metrics.get(name)
+    if made is None or rate is None:
+        return ""
+    low, high = made.metrics.get(f"{name}/low"), made.metrics.get(f"{name}/high")
+    return (
+        f"{100 * rate:.1f}" if low is None or high is None else f"{100 * rate:.1f} ({100 * low:.0f}–{100 * high:.0f})"
+    )
+
+
+def _pairs(made: Manifest | None) -> str:
+    return "" if made is None else str(made.kept)
+
+
+def _accuracy(made: Manifest | None) -> str:
+    accuracy = None if made is None else made.metrics.get("validation_accuracy")
+    return "" if accuracy is None else f"{100 * accuracy:.0f} %"
