@@ -82,7 +82,7 @@ FILTERING = Experiment(
     name="filtering",
     summary="What filtering for quality and learning from both answers are worth (Fig. 3): without RIP's rules, and"
     " with fine-tuning on the chosen answers alone.",
-    arms=(BASE_MODEL, NO_FILTER, SFT_REWRITES, USER_GUIDED_REWRITES, SFT_REWARDS, USER_BASED_REWARDS),
+    arms=(BASE_MODEL, USER_GUIDED_REWRITES, NO_FILTER, SFT_REWRITES, USER_BASED_REWARDS, SFT_REWARDS),
 )
 
 DIVERSITY = Experiment(

@@ -129,21 +129,22 @@ def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[s
 
 def _compare(run: Run, cluster: Cluster | None, planned: Sequence[Planned], made: Mapping[str, Any]) -> None:
     """The last task of an experiment: its arms side by side."""
-    found = {(arm.name, stage): last(planned, arm, stage) for arm in run.arms for stage in MEASURED.values()}
     names = [arm.name for arm in run.arms]
-    benchmarked = all(found[name, "benchmark"] for name in names)
-    bare = [arm.name for arm in run.arms if not arm.trains]
-    component = comparison_of(names, benchmarked=benchmarked, bare=bare)
-    read = {
-        f"{kind}_{number}": made[task.step.key]
-        for number, name in enumerate(names, 1)
-        for kind, stage in MEASURED.items()
-        if (task := found[name, stage]) is not None and (kind != "answers" or benchmarked)
-    }
-    task = component(**read, config=as_json(ComparisonConfig(name=run.name, arms=tuple(names))))
+    found = {arm.name: _measured(planned, arm) for arm in run.arms}
+    benchmarked = any("answers" in own for own in found.values())
+    lacking = {name: [kind for kind in MEASURED if kind not in own] for name, own in found.items()}
+    read = {f"{kind}_{i}": made[key] for i, name in enumerate(names, 1) for kind, key in found[name].items()}
+    config = ComparisonConfig(name=run.name, arms=tuple(names))
+    task = comparison_of(names, benchmarked, lacking)(**read, config=as_json(config))
     task.set_caching_options(True)
     if cluster is not None:
         _on_cluster(cluster, run, run.arms[0], "comparison", (task,))
+
+
+def _measured(planned: Sequence[Planned], arm: Recipe) -> dict[str, str]:
+    """What an arm has of what an experiment compares: the keys of the steps that made it."""
+    tasks = {kind: last(planned, arm, stage) for kind, stage in MEASURED.items()}
+    return {kind: task.step.key for kind, task in tasks.items() if task is not None}
 
 
 def compile_to(run: Run, path: Path, cluster: Cluster) -> None:

@@ -226,3 +226,13 @@ def test_reply_without_a_label_is_kept_beside_the_turns(tmp_path: Path) -> None:
 def test_calibration_of_a_written_answer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"classify\.calibrate: .* method=generate has none; set calibrate=false"):
         run_on([SHORT], RULES, tmp_path, method="generate", calibrate=True)
+
+
+def test_follow_ups_that_are_known_are_labelled_without_asking(tmp_path: Path) -> None:
+    made = run_on([SHORT], [("", "never read")], tmp_path, known="re-attempt with feedback", meaningful_feedback=False)
+    turns = Input(tmp_path / "classify", Turn).read()
+    assert [(turn.id, turn.label) for turn in turns] == [("s/0", "initial"), ("s/2", "re-attempt with feedback")]
+    assert made.metrics["share/re-attempt with feedback"] == 0.5
+    assert made.metrics.get("replies/asked", 0) == 0
+    assert not ClassifyConfig(known="new", meaningful_feedback=False).asks_models
+    assert ClassifyConfig(known="new").asks_models

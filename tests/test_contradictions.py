@@ -1,9 +1,12 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from pipelines import contradictions, variants
 from pipelines.recipes import (
+    BASE_MODEL,
+    MATH_REWRITES,
     RECIPES,
     USER_BASED_REWARDS,
     USER_BASED_REWARDS_ONLINE,
@@ -69,3 +72,14 @@ def test_what_only_rounds_forbid_is_allowed_without_them() -> None:
 def test_as_many_pairs_as_prompts_may_be_asked_for() -> None:
     contradictions.check(variants.with_settings(USER_BASED_REWARDS, ["rip.min_pairs=9", "sample.max_prompts=9"]))
     contradictions.check(variants.with_settings(USER_BASED_REWARDS, ["rip.min_pairs=99", "sample.max_prompts=null"]))
+
+
+@pytest.mark.parametrize("stage", ["reward", "dpo"])
+def test_persona_that_no_stage_infers_is_refused(stage: str) -> None:
+    contradictions.check(MATH_REWRITES)
+    with pytest.raises(InputError, match=rf"{stage}\.persona=on: math-rewrites infers no personas; leave it out"):
+        contradictions.check(variants.with_settings(MATH_REWRITES, [f"{stage}.persona=on"]))
+
+
+def test_model_as_it_is_is_not_asked_how_it_would_learn() -> None:
+    contradictions.check(replace(BASE_MODEL, rip=replace(BASE_MODEL.rip, min_pairs=1000)))

@@ -78,6 +78,13 @@ def test_pair_that_nothing_can_be_learned_from_is_dropped_with_the_reason() -> N
     }
 
 
+def test_pair_without_a_persona_is_trained_on_where_none_is_needed() -> None:
+    given = [replace(pair("c", "Fig.", "A ripe fig.", "Name a fruit."), persona=None)]
+    _, tokens, dropped = tokenize(given, Words(), 64, needs_persona=False)  # type: ignore[arg-type]
+    assert dropped == []
+    assert tokens == [TokenizedPair("c", [1, 1, 1], [3, 0], [3, 3, 3, 0])]
+
+
 def test_pair_that_the_template_writes_otherwise_is_dropped(tiny_model: Path) -> None:
     renderer = load_policy(ModelConfig(id=str(tiny_model))).renderer
     given = [pair("chosen", "  Fig."), pair("rejected", rejected="A fig. "), pair("fine")]

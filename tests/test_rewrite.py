@@ -136,3 +136,14 @@ def test_cap_takes_so_many_answers_by_seed() -> None:
     config = replace(CONFIG, max_prompts=3)
     kept, dropped = rewrite(turns, rows, PERSONAS, ScriptedEngine(lambda *_: "Fig."), config)
     assert (len(kept), {each.reason for each in dropped}, len(dropped)) == (3, {"prompt_cap"}, 6)
+
+
+def test_without_personas_none_is_needed() -> None:
+    turns = [turn(TALK, 2, FEEDBACK)]
+    (found,), dropped = rewrite(turns, {TALK.id: TALK}, None, ScriptedEngine(lambda *_: "Fig."), CONFIG)
+    assert found.persona is None
+    assert dropped == []
+    nobody = personas("ben")
+    assert (
+        rewrite(turns, {TALK.id: TALK}, nobody, ScriptedEngine(lambda *_: "Fig."), CONFIG)[1][0].reason == "no_persona"
+    )

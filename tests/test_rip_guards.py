@@ -202,12 +202,15 @@ def test_bad_benchmark_is_refused_with_file_and_row(text: str, told: str, tmp_pa
 def scored(tmp_path: Path) -> Input[Candidates]:
     rows = [row("a/2", ITEM, follow_up="No."), row("b/2", "Name a fruit.", follow_up="Bad.", user="ben")]
     rows += [row("d/2", "Name a nut.", follow_up="Good.", user="dee")]
+    return stored(tmp_path, rows)
 
+
+def stored(folder: Path, rows: list[Candidates]) -> Input[Candidates]:
     def write(candidates: Output[Candidates], config: object) -> None:
         candidates.write(rows, [], len(rows))
 
-    execute(Call("reward", write, {}, {}, "candidates", Output(tmp_path / "scored", Candidates), OFF))
-    return Input(tmp_path / "scored", Candidates)
+    execute(Call("reward", write, {}, {}, "candidates", Output(folder / "scored", Candidates), OFF))
+    return Input(folder / "scored", Candidates)
 
 
 def test_what_was_contaminated_or_could_not_be_checked_is_told_and_counted(
@@ -260,3 +263,44 @@ def test_check_of_follow_ups_where_there_are_none_is_refused(tmp_path: Path) -> 
 def test_no_benchmarks_cost_nothing() -> None:
     assert contamination.read("") == []
     assert matches([said("a/0", ITEM)], []) == []
+
+
+def of_users(**counts: int) -> list[Pair]:
+    return [said(f"{user}{i}/0", f"Hi {i}.", user=user) for user, count in counts.items() for i in range(count)]
+
+
+def test_users_with_the_most_pairs_are_taken_and_by_seed_where_they_have_as_many() -> None:
+    pairs = of_users(ann=3, ben=1, cat=2, dan=2)
+    out = over_caps(pairs, RipConfig(max_users=1))
+    assert set(out.values()) == {"pair_user_cap"}
+    assert {each.user_id for each in pairs if each.id not in out} == {"ann"}
+    chosen = set()
+    for seed in range(20):
+        left = over_caps(pairs, RipConfig(max_users=2, seed=seed))
+        chosen.add(tuple(sorted({each.user_id for each in pairs if each.id not in left})))
+        assert over_caps(pairs[::-1], RipConfig(max_users=2, seed=seed)) == left
+    assert chosen == {("ann", "cat"), ("ann", "dan")}
+
+
+def test_pairs_in_all_are_capped_last_by_seed() -> None:
+    pairs = of_users(ann=4, ben=3, cat=1)
+    few = over_caps(pairs, RipConfig(max_users=2, max_pairs=3))
+    assert sorted(few.values()) == ["pair_cap"] * 4 + ["pair_user_cap"]
+    left = {each.id for each in pairs} - few.keys()
+    other = {each.id for each in pairs} - over_caps(pairs, RipConfig(max_users=2, max_pairs=3, seed=1)).keys()
+    assert (len(left), len(other)) == (3, 3)
+    assert left != other
+
+
+def test_cap_under_the_floor_is_refused() -> None:
+    with pytest.raises(InputError, match=r"rip\.max_pairs=3 is under rip\.min_pairs=4"):
+        RipConfig(max_pairs=3, min_pairs=4).check()
+    RipConfig(max_pairs=4, min_pairs=4).check()
+
+
+def test_too_few_pairs_of_few_users_name_the_cap(tmp_path: Path) -> None:
+    rows = [row(f"{user}{i}/0", f"Hi {i}.", user=user) for user in ("ann", "ben") for i in range(2)]
+    given, config = stored(tmp_path, rows), replace(OFF, rewrite=Rules(), max_users=1, max_pairs=4, min_pairs=4)
+    with pytest.raises(InputError, match=r"2 pairs survive, rip\.min_pairs=4; loosen rip\.max_users") as refused_:
+        run(given, Output(tmp_path / "out", Pair), config)
+    assert "pair_user_cap 2" in str(refused_.value)
