@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ examples:
 """
 AXES = ("personalization", "instruction-following", "usereval")  # the columns of Table 2
 MODES = ("context-only", "persona-guided")
+SHOWN = ("evaluate", "benchmark", "rip", "dpo")  # the stages whose figures are in the table
+ACCURACY = r"accuracy/[^/]+"
 
 
 @dataclass(frozen=True)
@@ -116,26 +119,35 @@ def page_folder(done: Sequence["Done"]) -> Path | None:
 
 
 def figures(run: Experiment, done: Sequence["Done"]) -> list[list[str]]:
-    """A row for each arm and way to answer, under a row of names: win rates against the log in %, pairs, accuracy."""
+    """A row for each arm and way to answer, under the names; all but the pairs in %, with intervals in brackets."""
     made, planned = finished(done), plan.plan(run)
-    rows = [["arm", "answers", *AXES, "pairs", "validation accuracy"]]
-    for arm in run.arms:
-        tasks = {stage: plan.last(planned, arm, stage) for stage in ("evaluate", "rip", "dpo")}
-        found = {stage: made[task.name] for stage, task in tasks.items() if task is not None and task.name in made}
-        learned = [_pairs(found.get("rip")), _accuracy(found.get("dpo"))]
-        for place, mode in enumerate(MODES):
-            rates = [_rate(found.get("evaluate"), f"win_rate/log/{axis}/{mode}") for axis in AXES]
-            if place == 0 or any(rates):
-                rows.append([arm.name if place == 0 else "", mode, *rates, *(learned if place == 0 else ["", ""])])
+    found = {
+        arm.name: {stage: made.get(task.name) for stage in SHOWN if (task := plan.last(planned, arm, stage))}
+        for arm in run.arms
+    }
+    asked = [each.metrics for own in found.values() if (each := own.get("benchmark"))]
+    suites = sorted({name for metrics in asked for name in metrics if re.fullmatch(ACCURACY, name)})
+    rows = [["arm", "answers", *AXES, *(name.partition("/")[2] for name in suites), "pairs", "validation"]]
+    for arm, own in found.items():
+        once = [_figure(own.get("benchmark"), name) for name in suites]
+        once += [_pairs(own.get("rip")), _figure(own.get("dpo"), "validation_accuracy")]
+        for mode in MODES:
+            rates = [_figure(own.get("evaluate"), f"win_rate/log/{axis}/{mode}") for axis in AXES]
+            if mode == MODES[0]:
+                rows.append([arm, mode if any(rates) else "", *rates, *once])
+            elif any(rates):
+                rows.append(["", mode, *rates, *([""] * len(once))])
     return rows
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> Table:
-    """The figures for a terminal."""
-    table = Table(title="Win rates against the log in %, with 95% intervals", title_justify="left")
-    for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=place < 2)
-    for row in rows[1:]:
+    """The figures for a terminal, without the columns that nothing was measured for."""
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    table = Table(title="Arms: win rates against the log and accuracies in %, 95% intervals", title_justify="left")
+    for name, *_ in columns:
+        words = name in ("arm", "answers")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
+    for row in list(zip(*columns, strict=True))[1:]:
         table.add_row(*row)
     return table
 
@@ -146,20 +158,14 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|".join(["---"] * len(rows[0])), *lines[1:]])
 
 
-def _rate(made: Manifest | None, name: str) -> str:
-    rate = None if made is None else made.metrics.get(name)
-    if made is None or rate is None:
+def _figure(made: Manifest | None, name: str) -> str:
+    """A share in %, with its interval where it has one; empty where it was not measured."""
+    share = None if made is None else made.metrics.get(name)
+    if made is None or share is None:
         return ""
     low, high = made.metrics.get(f"{name}/low"), made.metrics.get(f"{name}/high")
-    return (
-        f"{100 * rate:.1f}" if low is None or high is None else f"{100 * rate:.1f} ({100 * low:.0f}–{100 * high:.0f})"
-    )
+    return f"{100 * share:.1f}" + ("" if low is None or high is None else f" ({100 * low:.0f} to {100 * high:.0f})")
 
 
 def _pairs(made: Manifest | None) -> str:
     return "" if made is None else str(made.kept)
-
-
-def _accuracy(made: Manifest | None) -> str:
-    accuracy = None if made is None else made.metrics.get("validation_accuracy")
-    return "" if accuracy is None else f"{100 * accuracy:.0f} %"

@@ -10,7 +10,10 @@ from typing import Self
 
 from pipelines.recipes import (
     BASE_MODEL,
+    ENGINE,
     FEW_USERS,
+    LEARNING,
+    MATH_REWRITES,
     NO_FILTER,
     RECIPES,
     REWRITES_FROM_SCRATCH,
@@ -19,9 +22,12 @@ from pipelines.recipes import (
     USER_AGNOSTIC_REWARDS,
     USER_BASED_REWARDS,
     USER_GUIDED_REWRITES,
+    USERLESS,
     Recipe,
     named,
 )
+from rlhi.benchmark.stage import BenchmarkConfig
+from rlhi.config import SamplingConfig
 from rlhi.rip.config import Rules, Thresholds
 
 ARM_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")  # of a task of KFP; a number at its end would be a round's
@@ -42,8 +48,8 @@ class Experiment:
                 raise ValueError(f"{self.name}: {name!r} names tasks, so it is of a-z, 0-9 and -, with no number last")
         if len(names) < 2 or len({*names}) < len(names):
             raise ValueError(f"{self.name}: needs two arms or more, each with a name of its own")
-        if any("evaluate" not in arm.stages for arm in self.arms):
-            raise ValueError(f"{self.name}: an arm that is not evaluated cannot be compared")
+        if any({"evaluate", "benchmark"}.isdisjoint(arm.stages) for arm in self.arms):
+            raise ValueError(f"{self.name}: an arm that is neither evaluated nor benchmarked cannot be compared")
 
     def each(self, change: Callable[[Recipe], Recipe]) -> Self:
         """It, with each of its arms changed."""
@@ -71,11 +77,23 @@ def _paper_rate(name: str, rate: float) -> Recipe:
     )
 
 
+BENCHMARK = BenchmarkConfig(engine=ENGINE, sampling=SamplingConfig(max_tokens=128), n=2, max_items=16)
+
 TABLE_2 = Experiment(
     name="table-2",
     summary="User-based evaluation (Table 2): both methods, their baselines, and the model as it is. The paper trains"
     " on rewards online: --rounds.",
     arms=(BASE_MODEL, REWRITES_FROM_SCRATCH, USER_AGNOSTIC_REWARDS, USER_GUIDED_REWRITES, USER_BASED_REWARDS),
+)
+
+TABLE_4 = Experiment(
+    name="table-4",
+    summary="What math conversations teach (Table 4), on PRM800K or CHAMP: problems of --benchmarks, asked of the model"
+    " as it is and of one trained on rewrites. At full size: benchmark.n=50, benchmark.max_items=null.",
+    arms=(
+        replace(BASE_MODEL, benchmark=BENCHMARK, leaves_out=(*LEARNING, *USERLESS)),
+        replace(MATH_REWRITES, benchmark=BENCHMARK),
+    ),
 )
 
 FILTERING = Experiment(
@@ -136,7 +154,7 @@ THRESHOLDS = Experiment(
     ),
 )
 
-EXPERIMENTS = (TABLE_2, FILTERING, DIVERSITY, LEARNING_RATES, LEARNING_RATES_PAPER, THRESHOLDS)
+EXPERIMENTS = (TABLE_2, TABLE_4, FILTERING, DIVERSITY, LEARNING_RATES, LEARNING_RATES_PAPER, THRESHOLDS)
 
 
 def find(name: str) -> Experiment:

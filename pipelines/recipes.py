@@ -30,7 +30,7 @@ MOST_ROUNDS = 64  # each is a task or more for every stage of it
 IN_ROUNDS = ("sample", "reward", "rip", "dpo")  # the stages that online training runs again and again
 LEARNING = ("classify", "reconstruct", "rewrite", "sample", "reward", "rip", "dpo")
 USERLESS = ("persona", "evaluate")  # what needs users who come back
-WHOLE = (set[str](), set(LEARNING), set(USERLESS))  # what a recipe may leave out
+WHOLE = (set[str](), set(LEARNING), set(USERLESS), {*LEARNING, *USERLESS})  # what a recipe may leave out
 
 
 @dataclass(frozen=True, kw_only=True)

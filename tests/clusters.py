@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from pipelines import graph, package, profiles
+from pipelines.plan import Run
 from pipelines.profiles import Profile
-from pipelines.recipes import Recipe
 
 EXAMPLES = sorted(Path(__file__).parents[1].glob("profiles/*.yaml"))
 DIGEST = "sha256:" + "1" * 64
@@ -32,10 +32,10 @@ def profile(folder: Path, **changed: Any) -> Profile:
     return profiles.load(written(folder, **changed))
 
 
-def compiled(recipe: Recipe, found: Profile, folder: Path, watermark: str = "") -> tuple[Any, Any]:
+def compiled(run: Run, found: Profile, folder: Path, watermark: str = "") -> tuple[Any, Any]:
     """The pipeline, and its part for Kubernetes."""
     path = folder / "graph.yaml"
-    graph.compile_to(recipe, path, package.cluster_of(found, watermark=watermark))
+    graph.compile_to(run, path, package.cluster_of(found, watermark=watermark))
     spec, platform = yaml.load_all(path.read_bytes(), Loader=yaml.CSafeLoader)
     return spec, platform["platforms"]["kubernetes"]
 

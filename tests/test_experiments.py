@@ -19,7 +19,8 @@ from rlhi.comparison.config import ComparisonConfig
 from rlhi.comparison.task import parser as comparison_parser
 from rlhi.config import from_text, parse
 from rlhi.errors import InputError
-from rlhi.lint.command import lint, load
+from rlhi.lint.command import lint
+from rlhi.lint.pipeline import load
 from tests.clusters import compiled as compiled_for
 from tests.clusters import env_of, profile, tasks_of
 from tests.test_graph import argv_of, compiled, executor_of, inputs_of
@@ -92,7 +93,7 @@ def test_shards_and_rounds_reach_the_arms_that_have_them() -> None:
         ((NO_FILTER, NO_FILTER), "a name of its own"),
         ((NO_FILTER, replace(NO_FILTER, name="arm-2")), "no number last"),
         ((NO_FILTER, replace(NO_FILTER, name="an-shard-arm")), "names tasks"),
-        ((NO_FILTER, MATH_REWRITES), "not evaluated"),
+        ((NO_FILTER, MATH_REWRITES), "neither evaluated nor benchmarked"),
     ],
 )
 def test_arms_that_cannot_be_compared_are_refused(arms_: tuple[Recipe, ...], message: str) -> None:

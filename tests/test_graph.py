@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipelines import graph, variants
+from pipelines.plan import Run
 from pipelines.recipes import RECIPES, USER_BASED_REWARDS, USER_GUIDED_REWRITES, Recipe
 from rlhi import cli
 from rlhi.engine.sharded import Shard
@@ -18,9 +19,9 @@ from rlhi.errors import InputError
 REPLIES = "s3://bucket/run"
 
 
-def compiled(recipe: Recipe, folder: Path) -> Any:
-    path = folder / f"{recipe.name}.yaml"
-    graph.compile_to(recipe, path, graph.Cluster(REPLIES))
+def compiled(run: Run, folder: Path) -> Any:
+    path = folder / f"{run.name}.yaml"
+    graph.compile_to(run, path, graph.Cluster(REPLIES))
     return yaml.safe_load(path.read_text())
 
 
