@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import arms, experiments, graph, plan
+from pipelines import arms, experiment, experiments, graph, plan
 from pipelines.__main__ import main
+from pipelines.experiment import Other
 from pipelines.experiments import DIVERSITY, EXPERIMENTS, LEARNING_RATES, TABLE_2, THRESHOLDS, Experiment
 from pipelines.recipes import MATH_REWRITES, NO_FILTER, RECIPES, USER_GUIDED_REWRITES, Recipe
 from rlhi import cli
@@ -246,6 +247,19 @@ def test_every_experiment_compiled_with_pinned_images_is_clean(tmp_path: Path) -
     paths = sorted(tmp_path.glob("*.yaml"))
     assert len(paths) == len(EXPERIMENTS)
     assert [(path.stem, each) for path in paths for each in lint(load(path))] == []
+
+
+def test_experiment_that_is_not_made_of_recipes_runs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tasting.py").write_text("def command(given):\n    return 40 + len(given.set)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(experiment, "OTHERS", {"tasting": Other("tasting", "Tastes that are known.", "tasting")})
+    assert main(["experiment", "tasting", "--work", "out", "--set", "dpo.epochs=1"]) == 41
+    assert main(["list"]) == 0
+    assert "Tastes that are known." in capsys.readouterr().out
+    assert main(["experiment", "tastin", "--work", "out"]) == 2
+    assert "did you mean tasting?" in capsys.readouterr().err
 
 
 def test_listing_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None:
