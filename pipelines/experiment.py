@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pipelines import diff, experiments, flags, plan, recipes, running, summary
+from pipelines import diff, experiments, flags, plan, running, summary
 from pipelines.experiments import EXPERIMENTS, Experiment
+from pipelines.names import named
 from rlhi import study
 from rlhi.errors import InputError
 from rlhi.manifest import Manifest
@@ -65,7 +66,7 @@ def command(given: argparse.Namespace) -> int:
     if given.recipe in OTHERS:
         other = importlib.import_module(OTHERS[given.recipe].module)
         return int(other.command(given))
-    recipes.named(given.recipe, {**{each.name: each for each in EXPERIMENTS}, **OTHERS}, "experiment")
+    named(given.recipe, {**{each.name: each for each in EXPERIMENTS}, **OTHERS}, "experiment")
     run = flags.run_of(given, experiments.find)
     if not given.source:
         raise InputError("--source: is missing; give the logs, a file, folder or glob, local or s3://")

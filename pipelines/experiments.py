@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from pipelines.names import named
 from pipelines.recipes import (
     BASE_MODEL,
     ENGINE,
@@ -24,7 +25,6 @@ from pipelines.recipes import (
     USER_GUIDED_REWRITES,
     USERLESS,
     Recipe,
-    named,
 )
 from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.config import SamplingConfig

@@ -3,11 +3,11 @@
 Needs neither torch nor kfp: what a recipe does can be read, changed and checked anywhere.
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 
+from pipelines.names import closest, named
 from rlhi.analyze.stage import AnalyzeConfig
 from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.classify.stage import ClassifyConfig
@@ -272,8 +272,6 @@ RECIPES = (
     BASE_MODEL,
 )
 
-N = TypeVar("N")
-
 
 def find(name: str) -> Recipe:
     """The recipe of that name.
@@ -284,17 +282,6 @@ def find(name: str) -> Recipe:
     return named(name, {recipe.name: recipe for recipe in RECIPES}, "recipe")
 
 
-def named(name: str, known: Mapping[str, N], kind: str) -> N:
-    """What is called so.
-
-    Raises:
-        InputError: there is none; the message names those there are and the closest.
-    """
-    if name not in known:
-        raise InputError(f"{name}: no such {kind}{_closest(name, known)}; one of {', '.join(known)}")
-    return known[name]
-
-
 def config_of(recipe: Recipe, stage: str) -> StageConfig:
     """The config of one stage of ``recipe``.
 
@@ -302,7 +289,7 @@ def config_of(recipe: Recipe, stage: str) -> StageConfig:
         InputError: there is no such stage, or the recipe does not run it.
     """
     if stage not in STAGES:
-        raise InputError(f"{stage}: no such stage{_closest(stage, STAGES)}; one of {', '.join(recipe.stages)}")
+        raise InputError(f"{stage}: no such stage{closest(stage, STAGES)}; one of {', '.join(recipe.stages)}")
     if stage not in recipe.stages:
         raise InputError(f"{stage}: {recipe.name} does not run it; it runs {', '.join(recipe.stages)}")
     return recipe.stages[stage]
@@ -313,8 +300,3 @@ def _check_shards(recipe: Recipe, stage: str, count: int) -> None:
         raise InputError(f"{stage}: asks no model, so it cannot be split into shards; leave it out")
     if not 1 <= count <= MOST:
         raise InputError(f"{stage}: {count} shards; give a number from 1 to {MOST}")
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else ""
