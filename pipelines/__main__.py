@@ -74,53 +74,33 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = flags.Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    explained = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands.add_parser("list", help="Show every recipe and experiment, and how they differ from the paper.")
-    run = commands.add_parser(
-        "run",
-        help="Run a recipe on this machine.",
-        description=RUN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    run = explained("run", help="Run a recipe on this machine.", description=RUN_HELP)
     flags.add_recipe(run)
     running.add(run)
-    compared = commands.add_parser(
+    compared = explained(
         "experiment",
         help="Run several recipes as one, what they share once, and compare their models.",
         description=experiment.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     experiment.add(compared)
-    differing = commands.add_parser(
-        "diff",
-        help="Show in what two recipes differ.",
-        description=diff.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    differing = explained("diff", help="Show in what two recipes differ.", description=diff.HELP)
     diff.add(differing)
     compiled = commands.add_parser("compile", help="Write a recipe or an experiment as a pipeline for a KFP server.")
     package.add(compiled)
-    submitted = commands.add_parser(
+    submitted = explained(
         "submit",
         help="Run a recipe or an experiment on a cluster, by its KFP server: once, or again and again.",
         description=submit.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     submit.add(submitted)
     for name, module, told in (
         ("promote", promotion, "Make the model of a run champion in MLflow, if it passes the gate."),
         ("rollback", rollback, "Give the alias champion back to the version before."),
     ):
-        module.add(
-            commands.add_parser(
-                name, help=told, description=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-            )
-        )
-    forget = commands.add_parser(
-        "forget",
-        help="Find and delete what a run folder holds of some users.",
-        description=FORGET_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+        module.add(explained(name, help=told, description=module.HELP))
+    forget = explained("forget", help="Find and delete what a run folder holds of some users.", description=FORGET_HELP)
     forget.add_argument("users", metavar="FILE", help="User ids, one a line.")
     forget.add_argument("--work", metavar="DIR", type=Path, required=True, help="The folder of the runs.")
     forget.add_argument("--yes", action="store_true", help="Delete; without it, they are only shown.")
