@@ -239,12 +239,11 @@ MATH_REWRITES = replace(
     name="math-rewrites",
     summary="Rewrites of wrong solutions, by simulated users who say where the error is (3.1, C.3): PRM800K or CHAMP,"
     " no personas. Its measure is a benchmark (Table 4): --benchmarks FILES --set benchmark.n=50.",
-    classify=replace(
-        USER_GUIDED_REWRITES.classify, known="re-attempt with feedback", calibrate=False, meaningful_feedback=False
-    ),
+    classify=replace(USER_GUIDED_REWRITES.classify, known="re-attempt with feedback", meaningful_feedback=False),
     reconstruct=None,  # the wrong solution is what was labelled
-    reward=replace(USER_GUIDED_REWRITES.reward, persona="off"),
-    dpo=replace(USER_GUIDED_REWRITES.dpo, persona="off"),
+    rewrite=replace(REWRITE, engine=JUDGE, sampling=SamplingConfig(max_tokens=128)),  # solutions are long
+    reward=RewardConfig(model=JUDGE.model, persona="off"),
+    dpo=replace(USER_GUIDED_REWRITES.dpo, persona="off", max_tokens=1664),
     analyze=None,
     leaves_out=USERLESS,
 )

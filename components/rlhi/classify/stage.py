@@ -15,6 +15,7 @@ sampled (C.1, point 6; see `meaningful.py`). They stay in the output, so that sh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Literal
 
 from pydantic import Field
@@ -84,13 +85,16 @@ def run(conversations: Input[Conversation], turns: Output[Turn], config: Classif
         InputError: calibration of a method that has nothing to calibrate, or without an answer to the empty request.
     """
     config.check()
-    rows, engine = conversations.read(), open_engine(config.engine)
-    kept, dropped, said = classify(rows, engine, config)
+    rows, engine = conversations.read(), cache(partial(open_engine, config.engine))
+    if config.known is None:
+        kept, dropped, said = classify(rows, engine(), config)
+    else:
+        kept, dropped, said = [turn for row in rows for turn in as_known(row, config.known)], [], []
     turns.measure({f"{SHARE}{name}": share for name, share in label_shares(kept, dropped).items()})
     who = config.engine.name if config.known is None else "What is known of the data"
     turns.note("labels", labelled_by(who, len(kept) + len(dropped), len(rows)))
     if config.meaningful_feedback:
-        feedback = meaningful(rows, kept, engine, config.method)
+        feedback = meaningful(rows, kept, engine(), config.method)
         kept, said = _marked(kept, feedback), [*said, *feedback.said]
         turns.measure(feedback.metrics)
     turns.holds(row.user_id for row in rows)  # what could not be read is kept too
@@ -98,12 +102,19 @@ def run(conversations: Input[Conversation], turns: Output[Turn], config: Classif
     keep_unread(turns, said)
 
 
+def as_known(row: Conversation, label: Label) -> list[Turn]:
+    """The turns of a conversation whose every follow-up is of one kind."""
+    indices = user_indices(row)
+    labels: list[Label] = ["initial", *[label] * (len(indices) - 1)]
+    return [
+        Turn(turn_id(row, index), row.id, row.user_id, index, each) for index, each in zip(indices, labels, strict=True)
+    ]
+
+
 def classify(
     rows: Sequence[Conversation], engine: Engine, config: ClassifyConfig
 ) -> tuple[list[Turn], list[Dropped], list[Said]]:
     """Labels turn by turn, all conversations at once, since what a turn is compared with hangs on earlier labels."""
-    if config.known is not None:
-        return [turn for row in rows for turn in _as_known(row, config.known)], [], []
     labels: dict[str, Label | None] = {turn_id(row, user_indices(row)[0]): "initial" for row in rows}
     reasons: dict[str, Reason] = {}
     said: list[Said] = []
@@ -122,15 +133,6 @@ def classify(
             said += answers
     kept, dropped = _split(rows, labels, reasons)
     return kept, dropped, said
-
-
-def _as_known(row: Conversation, label: Label) -> list[Turn]:
-    """The turns of a conversation whose every follow-up is of one kind."""
-    indices = user_indices(row)
-    labels: list[Label] = ["initial", *[label] * (len(indices) - 1)]
-    return [
-        Turn(turn_id(row, index), row.id, row.user_id, index, each) for index, each in zip(indices, labels, strict=True)
-    ]
 
 
 def _marked(turns: Sequence[Turn], feedback: Feedback) -> list[Turn]:
