@@ -49,8 +49,11 @@ Copies of reports and pictures go from the MLflow of DIR too; on another MLflow 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 on success, 1 when a stage failed, 2 after one line on bad input, 130 when interrupted."""
+    words = sys.argv[1:] if argv is None else argv
     try:
-        given = parser().parse_args(argv)
+        if (ended := experiment.other(words)) is not None:
+            return ended
+        given = parser().parse_args(words)
         commands = {
             "list": _list,
             "run": _run,

@@ -41,20 +41,37 @@ ACCURACY = r"accuracy/[^/]+"
 
 @dataclass(frozen=True)
 class Other:
-    """An experiment that is not made of recipes: ``module`` runs it, by ``command(given) -> exit code``."""
+    """An experiment that is not made of recipes: ``main`` of ``module`` takes the rest of the command line."""
 
     name: str
     summary: str
     module: str
 
 
-OTHERS: Mapping[str, Other] = {}
+OTHERS: Mapping[str, Other] = {
+    each.name: each
+    for each in (
+        Other(
+            "known-tastes",
+            "Whether training on personas personalizes, on simulated users whose tastes are known. It has flags of its"
+            " own: python -m pipelines experiment known-tastes --help",
+            "rlhi.tastes.__main__",
+        ),
+    )
+}
 
 
 def add(command: argparse.ArgumentParser) -> None:
     """The flags of `experiment`."""
     flags.add_recipe(command, "NAME")
     running.add(command, logs=False)
+
+
+def other(words: Sequence[str]) -> int | None:
+    """Runs the experiment that a command line names if it is not made of recipes; gives the exit code, else None."""
+    if len(words) < 2 or words[0] != "experiment" or words[1] not in OTHERS:
+        return None
+    return int(importlib.import_module(OTHERS[words[1]].module).main(words[2:]))
 
 
 def command(given: argparse.Namespace) -> int:
@@ -64,8 +81,7 @@ def command(given: argparse.Namespace) -> int:
         InputError: bad input; nothing has run then.
     """
     if given.recipe in OTHERS:
-        other = importlib.import_module(OTHERS[given.recipe].module)
-        return int(other.command(given))
+        raise InputError(f"{given.recipe}: has flags of its own; write them behind its name, see 'experiment --help'")
     named(given.recipe, {**{each.name: each for each in EXPERIMENTS}, **OTHERS}, "experiment")
     run = flags.run_of(given, experiments.find)
     if not given.source:

@@ -252,10 +252,12 @@ def test_every_experiment_compiled_with_pinned_images_is_clean(tmp_path: Path) -
 def test_experiment_that_is_not_made_of_recipes_runs_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "tasting.py").write_text("def command(given):\n    return 40 + len(given.set)\n")
+    (tmp_path / "tasting.py").write_text("def main(argv):\n    return 40 + len(argv)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(experiment, "OTHERS", {"tasting": Other("tasting", "Tastes that are known.", "tasting")})
-    assert main(["experiment", "tasting", "--work", "out", "--set", "dpo.epochs=1"]) == 41
+    assert main(["experiment", "tasting", "--jobs", "3"]) == 42
+    assert main(["experiment", "--work", "out", "tasting"]) == 2
+    assert "tasting: has flags of its own" in capsys.readouterr().err
     assert main(["list"]) == 0
     assert "Tastes that are known." in capsys.readouterr().out
     assert main(["experiment", "tastin", "--work", "out"]) == 2
