@@ -31,6 +31,8 @@ def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "RLHI_CHECKPOINTS",
         "RLHI_SALT",
         "RLHI_PARENT_RUN_ID",
+        "RLHI_ARM",
+        "RLHI_ARM_RUNS",
         "MLFLOW_TRACKING_URI",
     ):
         monkeypatch.delenv(name, raising=False)

@@ -26,7 +26,7 @@ EVALUATE = replace(
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "RLHI_ARM", "RLHI_ARM_RUNS"):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
