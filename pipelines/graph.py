@@ -36,18 +36,10 @@ from rlhi.sample.component import sample
 
 _ALL = (ingest, classify, persona, reconstruct, rewrite, sample, reward, rip, dpo, evaluate, benchmark, analyze)
 COMPONENTS: Mapping[str, Any] = {component.name: component for component in _ALL}
-MEASURED = {
-    "verdicts": "evaluate",
-    "pairs": "rip",
-    "model": "dpo",
-    "answers": "benchmark",
-}  # what an experiment compares
+# what an experiment compares, and the stages that make it
+MEASURED = {"verdicts": "evaluate", "pairs": "rip", "model": "dpo", "answers": "benchmark"}
 
 RETRIES = 3  # on a cluster, of what goes on where it was: shards, by their replies, and training, by its checkpoints
-
-# What they read may change behind its URI, which KFP's cache does not see. All other stages read what ingest made in
-# the same run, so a new run computes them again too; replies and checkpoints are kept by content (decision 0019).
-OUTSIDE = ("ingest",)
 
 
 @dataclass(frozen=True)
@@ -105,6 +97,10 @@ def _tasks(run: Run, cluster: Cluster | None, given: Mapping[str, Any], first: A
 def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[str, Any], behind: Any) -> Any:
     """One task, behind those of its shards; gives its output, its first port.
 
+    One that reads only what comes from outside, which may change behind its URI unseen by KFP's cache, is not cached.
+    All others read what such a one made in the same run, so a new run computes them again too; replies and checkpoints
+    are kept by content (decision 0019).
+
     Tasks get no display name: to many KFP servers that is the name by which consumers look for the task (issue 11173).
     """
     stage = planned.step.stage
@@ -113,7 +109,7 @@ def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[s
     task = component(**inputs)
     shards = [component_of(component, shard)(**inputs) for shard in planned.shards]
     for each in (task, *shards):
-        each.set_caching_options(stage not in OUTSIDE)
+        each.set_caching_options(bool(planned.step.inputs))
         if behind is not None:
             each.after(behind)
         if planned.arm is not None:

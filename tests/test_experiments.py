@@ -13,7 +13,7 @@ import yaml
 from pipelines import arms, experiment, experiments, graph, plan
 from pipelines.__main__ import main
 from pipelines.experiment import Other
-from pipelines.experiments import DIVERSITY, EXPERIMENTS, LEARNING_RATES, TABLE_2, THRESHOLDS, Experiment
+from pipelines.experiments import DIVERSITY, EXPERIMENTS, LEARNING_RATES, TABLE_2, TABLE_4, THRESHOLDS, Experiment
 from pipelines.recipes import MATH_REWRITES, NO_FILTER, RECIPES, USER_GUIDED_REWRITES, Recipe
 from rlhi import cli
 from rlhi.comparison.config import ComparisonConfig
@@ -193,6 +193,12 @@ def test_task_knows_its_arm_unless_it_is_shared(tmp_path: Path) -> None:
     assert env["rip-few-users"]["RLHI_ARM"] == "few-users"
     assert "RLHI_ARM" not in env["rewrite"]
     assert {each["MLFLOW_EXPERIMENT_NAME"] for each in env.values()} == {"diversity"}
+
+
+def test_tasks_that_read_only_what_comes_from_outside_are_not_cached(tmp_path: Path) -> None:
+    tasks = compiled(TABLE_4, tmp_path)["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert set(tasks) - cached == {"ingest", "benchmark-base-model"}
 
 
 def test_shards_of_an_arms_own_task_stand_before_it(tmp_path: Path) -> None:
