@@ -14,7 +14,7 @@ from rich.table import Table
 from pipelines import diff, experiments, flags, plan, running, summary
 from pipelines.experiments import EXPERIMENTS, Experiment
 from pipelines.names import named
-from rlhi import study
+from rlhi import study, tracking
 from rlhi.errors import InputError
 from rlhi.manifest import Manifest
 
@@ -158,21 +158,26 @@ def figures(run: Experiment, done: Sequence["Done"]) -> list[list[str]]:
 
 
 def as_table(rows: Sequence[Sequence[str]]) -> Table:
-    """The figures for a terminal, without the columns that nothing was measured for."""
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    table = Table(title="Arms: win rates against the log and accuracies in %, 95% intervals", title_justify="left")
-    for name, *_ in columns:
+    """The figures for a terminal."""
+    names, *others = _measured(rows)
+    table = Table(title="Arms: win rates against the log, accuracies; in %, with 95% intervals", title_justify="left")
+    for name in names:
         words = name in ("arm", "answers")
         table.add_column(name, justify="left" if words else "right", no_wrap=words)
-    for row in list(zip(*columns, strict=True))[1:]:
+    for row in others:
         table.add_row(*row)
     return table
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     """The figures for MLflow."""
-    lines = [" | ".join(row) for row in rows]
-    return "\n".join([lines[0], "|".join(["---"] * len(rows[0])), *lines[1:]])
+    names, *others = [tracking.GAP.join(row) for row in _measured(rows)]
+    return "\n".join([names, "|".join(["---"] * names.count("|") + ["---"]), *others])
+
+
+def _measured(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The rows without the columns that nothing was measured for."""
+    return [*zip(*(column for column in zip(*rows, strict=True) if any(column[1:])), strict=True)]
 
 
 def _figure(made: Manifest | None, name: str) -> str:

@@ -69,6 +69,13 @@ def test_table_leaves_out_what_was_not_measured() -> None:
     ]
 
 
+def test_description_in_mlflow_is_a_table_of_as_many_columns_in_every_line() -> None:
+    lines = experiment.as_markdown(experiment.figures(PAIR, TASKS)).splitlines()
+    assert {line.count("|") for line in lines} == {4}
+    assert set(lines[1]) == {"-", "|"}
+    assert "personalization" not in lines[0]
+
+
 def test_last_words_name_the_page(tmp_path: Path) -> None:
     told = io.StringIO()
     made = done("comparison")

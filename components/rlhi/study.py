@@ -19,6 +19,7 @@ from rlhi.runs import ARMS, ORIGIN, PARENT, experiment, fill, refused, tolerated
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # MLflow opens it on the table of runs and their charts
 FOLDER = "comparison"  # of the page, among the artifacts of the whole
 PAGE = "report.html"
 
@@ -47,7 +48,8 @@ def start(name: str, summary: str, arms: Mapping[str, Mapping[str, str]], params
 
         client = MlflowClient(tracking_uri=uri)
         place = experiment(client, uri, name)
-        client.set_experiment_tag(place, "mlflow.note.content", summary)
+        for key, value in {"mlflow.note.content": summary, **KIND}.items():
+            client.set_experiment_tag(place, key, value)
         whole = client.create_run(place, tags=ORIGIN, run_name=f"{name} {datetime.now():%m-%d %H:%M}").info.run_id
         fill(client, whole, params, [], {"experiment": name, "mlflow.note.content": summary})
         runs = {}
@@ -72,7 +74,7 @@ def finish(study: Study, compared: Path | None, note: str, uri: str, *, failed: 
         client = MlflowClient(tracking_uri=uri)
         try:
             link = _log_page(client, study.run, compared) if compared is not None else ""
-            fill(client, study.run, {}, [], {"mlflow.note.content": "\n\n".join(filter(None, [note, link]))})
+            fill(client, study.run, {}, [], {"mlflow.note.content": "\n\n".join(filter(None, [link, note]))})
         finally:
             client.set_terminated(study.run, "FAILED" if failed else "FINISHED")
 

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-HEADLINES = ("evaluate", "dpo")  # whose metrics tell one pipeline run from another; MLflow plots the first one
+HEADLINES = (
+    "evaluate",
+    "benchmark",
+    "dpo",
+)  # whose metrics tell one pipeline run from another; MLflow plots the first one
+GAP = "&nbsp;&nbsp;| "  # in a table, between whose columns MLflow sets no space
 PICTURES = ("*.png", "*.html", "*.md")
 COLUMNS: list[str | int] = ["stage", "rows_in", "kept", "kept %", "dropped", "reasons"]
 
@@ -182,8 +187,7 @@ def _table(funnel: Sequence[FunnelRow]) -> dict[str, Any]:
 
 def _funnel_tags(funnel: Sequence[FunnelRow], notes: Mapping[str, str]) -> dict[str, str]:
     """Marks the funnel as a table, and puts it with ``notes`` where MLflow shows a run's description."""
-    gap = "&nbsp;&nbsp;| "  # MLflow sets no space between columns
-    lines = [gap.join(str(cell) for cell in cells) for cells in (COLUMNS, *(_cells(row) for row in funnel))]
+    lines = [GAP.join(str(cell) for cell in cells) for cells in (COLUMNS, *(_cells(row) for row in funnel))]
     table = "\n".join([lines[0], "|".join(["---"] * len(COLUMNS)), *lines[1:]])
     texts = [f"**{name}**: {text}" for name, text in notes.items()]
     return {
