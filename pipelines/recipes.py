@@ -232,6 +232,7 @@ FEW_USERS = replace(
     summary="Ablation: a fixed number of pairs, of few users (4.2, Fig. 4). At full size rip.max_users=10, and"
     " rip.max_pairs and rip.min_pairs what these users have.",
     rip=replace(USER_GUIDED_REWRITES.rip, max_users=2, max_pairs=4, min_pairs=4),
+    dpo=replace(USER_GUIDED_REWRITES.dpo, validation_share=0),  # of users: of few, it would take more pairs
 )
 
 MATH_REWRITES = replace(

@@ -58,6 +58,7 @@ def test_arms_of_diversity_learn_from_as_many_pairs_or_not_at_all() -> None:
     assert few[1:] == every[1:] == (few[2], few[2])
     assert few[0] is not None
     assert every[0] is None
+    assert {arm.dpo.validation_share for arm in DIVERSITY.arms} == {0}
 
 
 def test_learning_rates_are_those_around_the_usual_one() -> None:
