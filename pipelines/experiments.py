@@ -142,7 +142,7 @@ THRESHOLDS = Experiment(
             rip=replace(
                 USER_GUIDED_REWRITES.rip,
                 scale="nats per token",
-                rewrite=Rules(absolute=Thresholds(min_rejected_length=100, min_rejected_reward=-0.5, max_gap=0.5)),
+                rewrite=Rules(absolute=Thresholds(min_rejected_length=175, min_rejected_reward=-0.1, max_gap=0.2)),
             ),
         ),
         replace(
