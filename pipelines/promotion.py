@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import erasure
+from pipelines.plan import parts_of
 from pipelines.rollback import store_of
 from rlhi import manifest, tracking
 from rlhi.config import EngineConfig, StageConfig, as_json, override, parse
@@ -45,6 +46,7 @@ def add(command: argparse.ArgumentParser) -> None:
     """The flags."""
     command.add_argument("--work", metavar="DIR", type=Path, required=True, help="The folder of the runs.")
     command.add_argument("--run", metavar="RUN", default="", help="A run by its name in DIR/runs. [the latest]")
+    command.add_argument("--arm", metavar="ARM", default="", help="Whose model it is, of the run of an experiment.")
     command.add_argument("--name", metavar="MODEL", help="Name of the registered model. [rlhi]")
     command.add_argument("--items", metavar="URIS", default="", help="Items of safety of your own. [ours]")
     command.add_argument(
@@ -72,7 +74,10 @@ class Run:
 
 def command(given: argparse.Namespace) -> int:
     """Makes what is missing, and decides; the exit code is that of `rlhi promote`."""
-    run, uri = find(given.work.expanduser().absolute(), given.run), given.tracking_uri or store_of(given.work)
+    run, uri = (
+        find(given.work.expanduser().absolute(), given.run, given.arm),
+        given.tracking_uri or store_of(given.work),
+    )
     settings = _settings(given.set)
     for usual, stage in ((EvaluateConfig(), "evaluate"), (SafetyConfig(), "safety")):
         _changed(usual, settings, stage)  # refused before anything runs
@@ -127,11 +132,11 @@ class Steps:
         return map(manifest.load, self.made.values())
 
 
-def find(work: Path, name: str) -> Run:
+def find(work: Path, name: str, arm: str = "") -> Run:
     """The outputs of a run in ``work``, the latest without a name: the evaluation, and what that was made of.
 
     Raises:
-        InputError: no such run, or one without an evaluation of a trained model.
+        InputError: no such run, or one without an evaluation of a trained model, or with several and no ``arm``.
     """
     folder = (work / "runs" / name if name else work / "latest").resolve()
     if not folder.is_dir():
@@ -140,7 +145,7 @@ def find(work: Path, name: str) -> Run:
     found = (path.parent for path in folder.rglob(manifest.NAME))
     own = [each for each in found if not each.relative_to(folder).parts[0].startswith(PREFIX)]
     made = {each: manifest.load(each) for each in own}
-    evaluated = [each for each, described in made.items() if described.stage == "evaluate"]
+    evaluated = _of_arm([each for each, described in made.items() if described.stage == "evaluate"], folder, arm)
     if not evaluated:
         raise InputError(f"{folder}: has no evaluation of a model; run the recipe to its end")
     by_digest = {described.digest: each for each, described in made.items()}
@@ -150,6 +155,21 @@ def find(work: Path, name: str) -> Run:
     except KeyError:
         raise InputError(f"{evaluated[0]}: is not of a model that this run trained; choose another --run") from None
     return Run(folder, needed[0], evaluated[0], needed[1], needed[2])
+
+
+def _of_arm(evaluated: Sequence[Path], folder: Path, arm: str) -> list[Path]:
+    """The evaluations of an arm, or the only one.
+
+    Raises:
+        InputError: there is no such arm, or none is named where there are several.
+    """
+    arms = {each: parts_of(each.relative_to(folder).parts[0])[1] or "" for each in evaluated}
+    found = [each for each, own in arms.items() if own == arm or not arm]
+    if len(found) != 1 and evaluated:
+        known = ", ".join(sorted(filter(None, arms.values())))
+        way_out = f"give one of {known}" if known else "the run is of a recipe; leave it out"
+        raise InputError(f"--arm {arm}: does not say whose model it is; {way_out}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,26 @@ def test_run_that_is_none_or_has_no_evaluation_is_named(tmp_path: Path) -> None:
         find(tmp_path, "stopped")
 
 
+def test_model_of_one_arm_of_an_experiment_is_promoted_by_name(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    for stage in ("dpo", "evaluate"):
+        (folder / stage).rename(folder / f"{stage}-plain")
+    inputs = {"conversations": folder / "ingest" / "conversations", "personas": folder / "persona" / "personas"}
+    other = promotions.model(folder / "dpo-no-filter" / "model", "other")
+    promotions.verdicts(folder / "evaluate-no-filter" / "verdicts", other, users=12, more=inputs)
+    assert find(tmp_path, "", "plain").model == folder / "dpo-plain" / "model"
+    assert find(tmp_path, "", "no-filter").model == folder / "dpo-no-filter" / "model"
+    for named in ("", "filter"):
+        with pytest.raises(InputError, match=f"--arm {named}: .* whose model it is; give one of no-filter, plain"):
+            find(tmp_path, "", named)
+
+
+def test_arm_of_a_recipe_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(InputError, match=r"--arm plain: .*; the run is of a recipe; leave it out"):
+        find(tmp_path, "", "plain")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
