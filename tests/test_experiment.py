@@ -21,12 +21,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples" / "conversations.jsonl"
 PLAIN = replace(NO_FILTER, name="plain", reconstruct=None, analyze=None)
 SMALL = Experiment(
     name="small",
-    summary="The model as it is, and trained in two ways on the same rewards.",
-    arms=(BASE_MODEL, PLAIN, replace(PLAIN, name="sharp", dpo=replace(PLAIN.dpo, beta=0.5))),
+    summary="The model as it is, and trained on rewrites.",
+    arms=(BASE_MODEL, PLAIN),
 )
 SHARED = {"ingest", "persona"}
-LEARNED = {"classify", "rewrite", "reward", "rip"}  # by both arms that learn
-OWN = {"evaluate-base-model", "dpo-plain", "evaluate-plain", "dpo-sharp", "evaluate-sharp"}
+LEARNED = {"classify", "rewrite", "reward", "rip", "dpo"}  # by the arm that learns
+OWN = {"evaluate-base-model", "evaluate-plain"}
 
 
 def argv(place: Path, model: Path) -> list[str]:
@@ -87,10 +87,10 @@ def test_arms_share_their_work_and_are_compared_on_screen_in_mlflow_and_on_a_pag
 
 def check_screen(told: str, work: Path) -> None:
     """What was done, how the arms compare, and where the page is."""
-    assert "[12/12] comparison" in told
+    assert "[10/10] comparison" in told
     lines = [line.replace("│", " ").split() for line in told.splitlines()]
     table = {line[0]: line[1:] for line in lines if len(line) > 1 and line[1] == "context-only"}
-    assert list(table) == ["base-model", "plain", "sharp"]
+    assert list(table) == ["base-model", "plain"]
     pairs = manifest.load(work / "latest" / "rip" / "pairs").kept
     assert str(pairs) in table["plain"]
     assert str(pairs) not in table["base-model"][2:]
@@ -99,15 +99,14 @@ def check_screen(told: str, work: Path) -> None:
 
 
 def check_outputs(folder: Path) -> None:
-    """One folder for each task; arms differ where they should."""
+    """One folder for each task; the arms answered the same turns, each with its own model."""
     assert {path.name for path in folder.iterdir()} >= {*SHARED, *LEARNED, *OWN, "comparison"}
-    digests = {arm: manifest.load(folder / f"dpo-{arm}" / "model").digest for arm in ("plain", "sharp")}
-    assert len({*digests.values()}) == 2
-    read = {arm: manifest.load(folder / f"evaluate-{arm}" / "verdicts").inputs for arm in ("base-model", *digests)}
-    assert {arm: inputs.get("model") for arm, inputs in read.items()} == {"base-model": None, **digests}
-    turns = [{row.turn_id for row in Input(folder / f"evaluate-{arm}" / "verdicts", Verdict).read()} for arm in read]
+    made = {arm: folder / f"evaluate-{arm}" / "verdicts" for arm in ("base-model", "plain")}
+    read = {arm: manifest.load(path).inputs.get("model") for arm, path in made.items()}
+    assert read == {"base-model": None, "plain": manifest.load(folder / "dpo" / "model").digest}
+    turns = [{row.turn_id for row in Input(path, Verdict).read()} for path in made.values()]
     assert turns[0]
-    assert turns[0] == turns[1] == turns[2]
+    assert turns[0] == turns[1]
 
 
 def check_mlflow(uri: str) -> None:
@@ -118,14 +117,14 @@ def check_mlflow(uri: str) -> None:
     place = client.get_experiment_by_name("small").experiment_id
     whole = whole_of(client, place)
     arms = {run.info.run_name: run for run in client.search_runs([place]) if run.data.tags.get("recipe")}
-    assert nested_in(client, whole.info.run_id, place) == sorted([*arms, *SHARED, *LEARNED, "comparison"])
-    assert nested_in(client, arms["plain"].info.run_id, place) == ["dpo", "evaluate"]
+    assert nested_in(client, whole.info.run_id, place) == sorted([*arms, *SHARED, "comparison"])
+    assert nested_in(client, arms["plain"].info.run_id, place) == sorted([*LEARNED, "evaluate"])
     assert nested_in(client, arms["base-model"].info.run_id, place) == ["evaluate"]
-    assert set(arms["plain"].data.metrics) == set(arms["sharp"].data.metrics)
-    assert {"evaluate.win_rate/log/usereval/context-only", "kept.rip"} <= set(arms["plain"].data.metrics)
-    differ = {key for key, value in arms["plain"].data.params.items() if arms["sharp"].data.params.get(key) != value}
-    assert differ == {"dpo.beta"}
-    assert arms["sharp"].data.tags["differs.rip"] == "runs"
+    measured = [{name for name in run.data.metrics if name.startswith("evaluate.")} for run in arms.values()]
+    assert measured[0] == measured[1]
+    assert "evaluate.win_rate/log/usereval/context-only" in measured[0]
+    assert {"dpo.steps", "kept.rip", "kept.persona"} <= set(arms["plain"].data.metrics)
+    assert arms["plain"].data.tags["differs.rip"] == "runs"
     assert {run.info.status for run in (whole, *arms.values())} == {"FINISHED"}
     assert "comparison/report.html" in {file.path for file in client.list_artifacts(whole.info.run_id, "comparison")}
     assert "report.html" in whole.data.tags["mlflow.note.content"]
