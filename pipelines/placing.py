@@ -139,6 +139,7 @@ def _scratch(task: Any, disk: Scratch) -> None:
         modes, name = ["ReadWriteOnce"], disk.storage_class
         kubernetes.add_ephemeral_volume(task, "scratch", disk.mount, modes, disk.size, storage_class_name=name)
     task.set_env_variable("HF_HOME", f"{disk.mount}/huggingface")
+    task.set_env_variable("RLHI_CACHE", f"{disk.mount}/rlhi")  # of models from S3
     task.set_env_variable("TMPDIR", disk.mount)
 
 
