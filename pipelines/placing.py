@@ -69,7 +69,7 @@ def window(asked: StageClass) -> str:
 def variables(profile: Profile) -> dict[str, str]:
     """What every task is told."""
     tracked = {"MLFLOW_TRACKING_URI": profile.mlflow} if profile.mlflow else {}
-    return {**tracked, **profile.env}
+    return {**tracked, **profile.encryption.variables, **profile.env}
 
 
 def _plain(task: Any, recipe: Recipe, profile: Profile, watermark: str) -> None:

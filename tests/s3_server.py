@@ -18,11 +18,12 @@ import boto3
 import pytest
 from aiohttp import ClientSession, web
 from botocore.exceptions import BotoCoreError, ClientError
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tests.chat_server import stop
 
-Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "cut"]
+Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut"]
 
 KEPT = ("date", "etag", "content-type")
 
@@ -77,11 +78,15 @@ def use(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Proxy:
-    """Passes on to ``target``, unless ``fault(method, path)`` names a fault; ``seen`` is what was asked."""
+    """Passes on to ``target``, unless ``fault(method, path)`` names a fault; ``seen`` is what was asked.
+
+    ``headers`` are those of each.
+    """
 
     def __init__(self, target: str) -> None:
         self.fault: Callable[[str, str], Fault | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
+        self.headers: list[CIMultiDictProxy[str]] = []  # of each
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -115,6 +120,7 @@ class Proxy:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path))
+        self.headers.append(request.headers)
         fault = self.fault(request.method, request.path)
         if fault == "503":
             return web.Response(status=503)
@@ -125,6 +131,8 @@ class Proxy:
             return web.Response(status=501)
         if fault == "no conditions":
             headers = {name: value for name, value in headers.items() if not name.startswith("If-")}
+        if fault == "no encryption":
+            headers = {name: value for name, value in headers.items() if "server-side-encryption" not in name.lower()}
         url, body = URL(self._target + request.raw_path, encoded=True), await request.read()
         async with self._session.request(
             request.method, url, headers=headers, data=io.BytesIO(body) if body else None

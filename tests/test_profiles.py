@@ -195,6 +195,13 @@ def test_settings_of_the_chart_become_variables_of_every_pod(tmp_path: Path) -> 
         assert keys == {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI", "AWS_REGION": "AWS_REGION"}
 
 
+def test_every_pod_is_told_how_s3_is_to_encrypt(tmp_path: Path) -> None:
+    spec, _ = compiled(NO_FILTER, profile(tmp_path, encryption={"kind": "aws:kms", "key": "arn:test"}), tmp_path)
+    for task in ("check", "ingest", "dpo", "outcome"):
+        env = env_of(spec, task)
+        assert (env["RLHI_S3_SSE"], env["RLHI_S3_SSE_KMS_KEY_ID"]) == ("aws:kms", "arn:test")
+
+
 def test_what_lies_outside_of_kfp_is_never_taken_from_its_cache(tmp_path: Path) -> None:
     spec, _ = compiled(USER_GUIDED_REWRITES, profile(tmp_path), tmp_path)
     cached = {name for name, task in tasks_of(spec).items() if task["cachingOptions"].get("enableCache")}
@@ -253,6 +260,7 @@ def test_rip_asks_for_a_gpu_where_it_asks_a_model(tmp_path: Path) -> None:
         ({"inference": {"env": {"HF_TOKEN": "hush"}}}, "inference.env: HF_TOKEN looks like a secret"),
         ({"stages": {"clasify": "cpu"}}, "no such stage: clasify"),
         ({"keep": "forever"}, "keep: "),
+        ({"encryption": {"key": "arn:test"}}, "a key is for the kind aws:kms"),
         ({"scoring": {"retries": -1}}, "scoring.retries: "),
     ],
 )

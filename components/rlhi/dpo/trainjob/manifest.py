@@ -23,6 +23,8 @@ PASSED_ON = (
     "HF_ENDPOINT",
     "HF_HUB_OFFLINE",
     "RLHI_CHECKPOINTS",
+    "RLHI_S3_SSE",
+    "RLHI_S3_SSE_KMS_KEY_ID",
 )
 
 

@@ -20,6 +20,7 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rlhi.engine.s3.encryption import encryption
 from rlhi.errors import InputError
 
 log = logging.getLogger("rlhi")
@@ -89,6 +90,7 @@ class Bucket:
         self.url = url.rstrip("/")
         self.patience = PATIENCE
         self._bucket, self._prefix = found[1], (found[2] or "").strip("/")
+        self._encryption = encryption()
         self._client = _client(url)
 
     def names(self, folder: str, patience: float | None = None) -> list[str]:
@@ -132,7 +134,8 @@ class Bucket:
             ConflictError: the condition is not met.
         """
         try:
-            self._ask("put_object", patience, Key=self._key(name), Body=body, **(condition or {}))
+            given = {"Key": self._key(name), "Body": body, **self._encryption, **(condition or {})}
+            self._ask("put_object", patience, **given)
         except ClientError as error:
             # 404: what should be replaced is gone; 409: another write is under way
             if condition and _status(error) in (404, 409, 412):

@@ -24,7 +24,7 @@ class Files(Bucket):
             self.put(name, path.read_bytes())
             return
         given = {"Key": self._key(name)}
-        given["UploadId"] = self._ask("create_multipart_upload", None, **given)["UploadId"]
+        given["UploadId"] = self._ask("create_multipart_upload", None, **given, **self._encryption)["UploadId"]
 
         def send(start: int) -> str:
             body = _read(path, start)
