@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import erasure, flags, keys, listing, package, promotion, recipes, rollback, submit, summary, variants
 from pipelines.recipes import Recipe
-from rlhi import tracking
+from rlhi import tracking, undelivered
 from rlhi.config import secret_variable
 from rlhi.errors import InputError
 from rlhi.ingest.identity import read_users
@@ -159,7 +159,8 @@ def _run(given: argparse.Namespace) -> int:
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     parent = tracking.start_pipeline(recipe.name, _parameters(recipe, source), uri)
     env = {"RLHI_STORE": str(work / erasure.STORE), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
-    env |= {secret_variable("salt"): erasure.salt_of(work), **keys.variables(recipe)}
+    kept = str(work / undelivered.FOLDER)
+    env |= {undelivered.VARIABLE: kept, secret_variable("salt"): erasure.salt_of(work), **keys.variables(recipe)}
     named = (source, forget, *uris(compare), *uris(benchmarks), flags.model_of(given.model or ""))
     read = [*(path for each in named for path in _local_paths(each)), *keys.files(recipe)]
     place = local.Place(work, given.runner, read, env)
@@ -170,7 +171,7 @@ def _run(given: argparse.Namespace) -> int:
         local.run(pipeline, arguments, place, progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
-        tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded)
+        tracking.finish_pipeline(parent, progress.manifests, uri, failed=not succeeded, place=kept)
     return _tell(progress, work, uri)
 
 

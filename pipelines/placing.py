@@ -13,6 +13,7 @@ from kfp import dsl
 from pipelines import needs
 from pipelines.profiles import Profile, Scratch, Secret, StageClass, seconds, waits
 from pipelines.recipes import Recipe
+from rlhi import undelivered
 from rlhi.check.component import check
 from rlhi.config import as_json
 from rlhi.errors import InputError
@@ -69,7 +70,8 @@ def window(asked: StageClass) -> str:
 def variables(profile: Profile) -> dict[str, str]:
     """What every task is told."""
     tracked = {"MLFLOW_TRACKING_URI": profile.mlflow} if profile.mlflow else {}
-    return {**tracked, **profile.encryption.variables, **profile.env}
+    kept = {undelivered.VARIABLE: profile.below(undelivered.FOLDER)}
+    return {**kept, **tracked, **profile.encryption.variables, **profile.env}
 
 
 def _plain(task: Any, recipe: Recipe, profile: Profile, watermark: str) -> None:

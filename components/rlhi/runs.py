@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -63,13 +64,25 @@ def refused(uri: str) -> Iterator[None]:
         raise InputError(message) from None
 
 
-def open_run(client: "MlflowClient", uri: str, name: str, seconds: float) -> str:
-    """A run that started ``seconds`` ago, so that MLflow shows how long the stage took."""
-    parent = os.environ.get("RLHI_PARENT_RUN_ID")
-    place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri)
+@dataclass(frozen=True)
+class Around:
+    """What stands around a stage's run, as this process was told: its parent, and its experiment where it has none."""
+
+    parent: str | None = None
+    experiment: str = EXPERIMENT
+
+    @classmethod
+    def here(cls) -> "Around":
+        """As the variables say."""
+        return cls(os.environ.get("RLHI_PARENT_RUN_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+
+
+def open_run(client: "MlflowClient", uri: str, name: str, started: float, around: Around) -> str:
+    """A run that started at ``started``, in seconds since 1970, so that MLflow shows how long the stage took."""
+    parent = around.parent
+    place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri, around.experiment)
     tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
-    started = int((time.time() - seconds) * 1000)
-    run_id: str = client.create_run(place, start_time=started, tags=tags, run_name=name).info.run_id
+    run_id: str = client.create_run(place, start_time=int(1000 * started), tags=tags, run_name=name).info.run_id
     return run_id
 
 
@@ -79,9 +92,8 @@ def close_run(client: "MlflowClient", run_id: str, status: str = "FINISHED") -> 
         client.set_terminated(run_id, status)
 
 
-def experiment(client: "MlflowClient", uri: str) -> str:
+def experiment(client: "MlflowClient", uri: str, name: str) -> str:
     """The id of the experiment, made on first use."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -97,13 +109,18 @@ def _artifact_location(uri: str) -> str | None:
 
 
 def fill(
-    client: "MlflowClient", run_id: str, params: Mapping[str, str], points: Sequence[Point], tags: Mapping[str, str]
+    client: "MlflowClient",
+    run_id: str,
+    params: Mapping[str, str],
+    points: Sequence[Point],
+    tags: Mapping[str, str],
+    at: float | None = None,
 ) -> None:
-    """Logs all of it in one call, in the characters and lengths that MLflow allows."""
+    """Logs all of it in one call, in the characters and lengths that MLflow allows; as measured ``at``, else now."""
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-    now = int(time.time() * 1000)
+    now = int(1000 * (time.time() if at is None else at))
     client.log_batch(
         run_id,
         params=[Param(allowed_name(key), value[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()],

@@ -69,10 +69,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Object:
-    """What a listing says of an object: its bytes, and the tag that its content has."""
+    """What a listing says of an object: its bytes, the tag of its content, and when it was written, in seconds."""
 
     size: int
     tag: str
+    changed: float = 0.0
 
 
 class Bucket:
@@ -108,7 +109,9 @@ class Bucket:
         while True:
             page = self._ask("list_objects_v2", patience, **given)
             for item in page.get("Contents", []):
-                found[item["Key"].removeprefix(self._key(""))] = Object(item["Size"], item["ETag"])
+                found[item["Key"].removeprefix(self._key(""))] = Object(
+                    item["Size"], item["ETag"], item["LastModified"].timestamp()
+                )
             if not page.get("IsTruncated"):
                 return found
             given["ContinuationToken"] = page["NextContinuationToken"]
