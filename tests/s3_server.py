@@ -23,9 +23,10 @@ from yarl import URL
 
 from tests.chat_server import stop
 
-Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut"]
+Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut", "slow"]
 
-KEPT = ("date", "etag", "content-type")
+KEPT = ("date", "etag", "content-type", "last-modified", "content-range")
+SLOW = 0.3  # seconds
 
 
 @contextmanager
@@ -124,6 +125,8 @@ class Proxy:
         fault = self.fault(request.method, request.path)
         if fault == "503":
             return web.Response(status=503)
+        if fault == "slow":
+            await asyncio.sleep(SLOW)
         if fault == "drop" and request.transport is not None:
             request.transport.close()
         headers = {name: value for name, value in request.headers.items() if name != "Expect"}
@@ -138,7 +141,8 @@ class Proxy:
             request.method, url, headers=headers, data=io.BytesIO(body) if body else None
         ) as answer:
             said = await answer.read()
-            kept = {name: value for name, value in answer.headers.items() if name.lower() in KEPT}
+            names = (*KEPT, "content-length") if request.method == "HEAD" else KEPT
+            kept = {name: value for name, value in answer.headers.items() if name.lower() in names}
         if fault == "lose the answer":
             return web.Response(status=503)
         return web.Response(status=answer.status, headers=kept, body=said[: len(said) // 2] if fault == "cut" else said)

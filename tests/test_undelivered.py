@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rlhi import curves, deliver, tracking, undelivered
+from rlhi.manifest import Manifest
 from rlhi.outcome import task as outcome
 from tests.test_tracking import DPO, RIP, artifact, closed_port, runs
 
@@ -60,7 +61,7 @@ def server(
             store.delete_experiment(experiment.experiment_id)
 
 
-def made(folder: Path, described: tracking.Manifest) -> Path:
+def made(folder: Path, described: Manifest) -> Path:
     folder.mkdir()
     described.save(folder)
     return folder
