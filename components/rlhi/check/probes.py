@@ -52,12 +52,16 @@ def bucket(place: str) -> None:
 
 
 def source(uri: str) -> None:
-    """Whether there is something to read, and something new where earlier runs have read.
+    """Whether there is something to read.
 
     Raises:
         InputError: there is not.
+        UncheckedError: earlier runs have read all of it; the stages have nothing to do then.
     """
-    watermark.unseen(uri, list_files(uri))
+    try:
+        watermark.unseen(uri, list_files(uri))
+    except watermark.NothingNewError as nothing:
+        raise UncheckedError(f"{nothing}; the stages have nothing to do") from None
 
 
 def data(listed: str) -> None:

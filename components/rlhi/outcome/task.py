@@ -33,13 +33,18 @@ def main(argv: Sequence[str]) -> int:
     if not isinstance(given, dict):
         raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
     config = parse(OutcomeConfig, given, "outcome")
+    place = os.environ.get(watermark.VARIABLE) or None
     described = describe(flags.status, config.recipe)
+    succeeded = described["state"] in SUCCEEDED
+    described["nothing_new"] = place is not None and succeeded and not watermark.taken(place)
     name = f"{described['run'] or described['ended_at']}.json"
     Bucket(config.place).put(name, json.dumps(described, indent=2).encode(), PATIENCE)
     sys.stderr.write(f"outcome: {described['state']}, written to {config.place}/{name}\n")
     _deliver()
-    if place := os.environ.get(watermark.VARIABLE):
-        moved = watermark.advance(place, succeeded=described["state"] in SUCCEEDED)
+    if described["nothing_new"]:
+        sys.stderr.write("outcome: there was nothing new to read\n")
+    elif place is not None:
+        moved = watermark.advance(place, succeeded=succeeded)
         sys.stderr.write(f"outcome: the watermark {'has moved' if moved else 'stays'}\n")
     return 0
 
