@@ -143,6 +143,7 @@ def _task(recipe: Recipe, cluster: Cluster | None, component: Any, behind: Any =
     task = component(**inputs)
     shards = [component_of(component, shard)(**inputs) for shard in recipe.shards_of(stage)]
     for each in (task, *shards):
+        placing.dress(each, stage, recipe.config_in(stage, number))
         each.set_caching_options(stage not in OUTSIDE)
         if behind is not None:
             each.after(behind)

@@ -229,12 +229,46 @@ def test_stage_can_be_of_another_class_and_a_class_of_another_image(tmp_path: Pa
     spec, _ = compiled(NO_FILTER, found, tmp_path)
     assert accelerator_of(spec, "classify") is None
     assert accelerator_of(spec, "persona") == f"1 {GPU}"
-    images_of = {task: container_of(spec, task)["image"].split("@")[0] for task in ("ingest", "classify", "persona")}
+    tasks = ("ingest", "classify", "persona", "evaluate")
+    images_of = {task: container_of(spec, task)["image"].split("@")[0] for task in tasks}
     assert images_of == {
         "ingest": "reg.example.com/cpu",
         "classify": "reg.example.com/train",
         "persona": "reg.example.com/vllm",
+        "evaluate": "reg.example.com/train",  # the image with vLLM lacks what it needs
     }
+
+
+def test_stage_that_asks_vllm_in_its_process_gets_that_image_by_digest(tmp_path: Path) -> None:
+    images = {**PLAIN["images"], "vllm": PLAIN["images"]["train"].replace("train", "vllm")}
+    recipe = variants.with_settings(NO_FILTER, ["classify.engine.kind=vllm"])
+    spec, _ = compiled(recipe, profile(tmp_path, images=images), tmp_path)
+    assert container_of(spec, "classify")["image"] == images["vllm"]
+    assert container_of(spec, "persona")["image"] == images["train"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed", "message"),
+    [
+        ("classify.engine.kind=vllm", {}, r"images\.vllm: is missing"),
+        (
+            "classify.engine.kind=vllm",
+            {"inference": {"image": "train"}},
+            r"inference\.image: is train, and classify asks",
+        ),
+        ("evaluate.judge.kind=vllm", {}, "evaluate: asks vLLM in its own process, whose image has no peft; .* openai"),
+    ],
+)
+def test_image_without_vllm_is_refused_where_a_stage_asks_it(
+    setting: str, changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compiled(variants.with_settings(NO_FILTER, [setting]), profile(tmp_path, **changed), tmp_path)
+
+
+def test_image_with_vllm_lacks_what_keeps_stages_from_it() -> None:
+    locked = (Path(__file__).parents[1] / "images/vllm/requirements.lock").read_text()
+    assert not [name for name in placing.WITHOUT_VLLM.values() if f"\n{name}==" in locked]
 
 
 def test_rip_asks_for_a_gpu_where_it_asks_a_model(tmp_path: Path) -> None:
