@@ -162,6 +162,9 @@ def test_nodes_of_a_training_are_asked_for_as_its_class_is_and_its_own_pod_only_
     assert (job.node_selector, job.queue, job.service_account) == (asked.node_selector, asked.queue, "pipeline-runner")
     assert [(each.key, each.effect) for each in job.tolerations] == [(GPU, "NoSchedule")]
     assert job.secrets["AWS_ACCESS_KEY_ID"] == "rlhi-object-store/access-key"
+    assert job.scratch is not None
+    assert asked.scratch is not None
+    assert (job.scratch.size, job.scratch.mount) == (asked.scratch.size, asked.scratch.mount)
     spec, platform = compiled(recipe, found, tmp_path)
     assert accelerator_of(spec, "dpo") is None
     assert "nodeSelector" not in pod_of(platform, "dpo")
