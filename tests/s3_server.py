@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -23,7 +24,9 @@ from yarl import URL
 
 from tests.chat_server import stop
 
-Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut", "slow"]
+Fault = Literal[
+    "503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut", "slow", "reset"
+]
 
 KEPT = ("date", "etag", "content-type", "last-modified", "content-range")
 SLOW = 0.3  # seconds
@@ -127,6 +130,8 @@ class Proxy:
             return web.Response(status=503)
         if fault == "slow":
             await asyncio.sleep(SLOW)
+        if fault == "reset" and request.transport is not None:
+            _reset(request.transport)
         if fault == "drop" and request.transport is not None:
             request.transport.close()
         headers = {name: value for name, value in request.headers.items() if name != "Expect"}
@@ -146,6 +151,12 @@ class Proxy:
         if fault == "lose the answer":
             return web.Response(status=503)
         return web.Response(status=answer.status, headers=kept, body=said[: len(said) // 2] if fault == "cut" else said)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Ends a connection as a machine does that knows nothing of it any more."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _is_free(port: int) -> bool:

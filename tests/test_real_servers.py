@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from rlhi import manifest, tracking
 from rlhi.engine.s3 import bucket, parts
 from rlhi.engine.s3 import store as shared
+from tests import s3_server
 from tests.mlflow_server import mlflow_server
 from tests.s3_server import Fault, Proxy, client, use
 from tests.test_chain import Run
@@ -25,8 +26,8 @@ from tests.test_tracking import closed_port
 
 __all__ = ["closed_port"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")]
-FAULTS: tuple[Fault, ...] = ("503", "drop", "slow", "lose the answer")
-EVERY = 7  # requests, of which one fails
+FAULTS: tuple[Fault, ...] = ("503", "drop", "reset", "slow", "lose the answer")
+EVERY = 9  # requests, of which one fails
 NAMES = ("rewrites", "rewards")
 
 
@@ -76,8 +77,10 @@ class Chain(Run):
 
 @pytest.fixture
 def proxy(s3: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """S3 with everything on it, each seventh request to which fails in one of four ways."""
+    """S3 with everything on it, every ninth request to which fails in one of five ways."""
     monkeypatch.setattr(bucket, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(bucket, "READ", 0.5)
+    monkeypatch.setattr(s3_server, "SLOW", 0.6)  # too slow: it is asked again
     monkeypatch.setattr(parts, "EVERY", 0.2)
     for module in (bucket, shared):
         monkeypatch.setattr(module, "LONGEST_WAIT", 0.05)
@@ -135,7 +138,7 @@ def test_both_methods_lose_nothing_while_s3_fails_and_mlflow_is_away(
             check_outputs(chain)
             check_runs(chain, tracked)
     assert not bucket.Bucket(f"{place}/kept").names("")
-    assert set(met) == set(FAULTS)
+    assert all(met[fault] > 3 for fault in FAULTS)
     check_replies(chains["rewards"])
 
 
