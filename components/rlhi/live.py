@@ -20,7 +20,7 @@ from rlhi.curves import missing, points
 from rlhi.engine import tally
 from rlhi.errors import InputError
 from rlhi.progress import seconds_left
-from rlhi.runs import Around, Point, close_run, fill, open_run, refused
+from rlhi.runs import Point, close_run, fill, open_run, refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,7 +105,7 @@ class Report:
             client = MlflowClient(tracking_uri=self._uri)
             seconds = time.monotonic() - self._started
             if self._run_id is None:
-                self._run_id = open_run(client, self._uri, self._stage, time.time() - seconds, Around.here())
+                self._run_id = open_run(client, self._uri, self._stage, seconds)
             left = seconds_left()
             named = {**progress, "seconds_left": left} if progress and left is not None else progress
             new = self._new(client, self._run_id, curves)

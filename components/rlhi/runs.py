@@ -77,12 +77,14 @@ class Around:
         return cls(os.environ.get("RLHI_PARENT_RUN_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
 
 
-def open_run(client: "MlflowClient", uri: str, name: str, started: float, around: Around) -> str:
-    """A run that started at ``started``, in seconds since 1970, so that MLflow shows how long the stage took."""
+def open_run(client: "MlflowClient", uri: str, name: str, seconds: float, around: Around | None = None) -> str:
+    """A run that started ``seconds`` ago, so that MLflow shows how long the stage took; ``around`` is this process's."""
+    around = around or Around.here()
     parent = around.parent
     place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri, around.experiment)
     tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
-    run_id: str = client.create_run(place, start_time=int(1000 * started), tags=tags, run_name=name).info.run_id
+    started = int(1000 * (time.time() - seconds))
+    run_id: str = client.create_run(place, start_time=started, tags=tags, run_name=name).info.run_id
     return run_id
 
 

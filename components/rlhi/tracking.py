@@ -108,8 +108,8 @@ def _sent(said: Said, uri: str) -> tuple[Said, InputError | None]:
 
             client = MlflowClient(tracking_uri=uri)
             if said.run_id is None:
-                started = said.ended - (0.0 if said.reused else said.manifests[0].seconds)
-                said = replace(said, run_id=open_run(client, uri, said.title, started, said.around))
+                seconds = time.time() - said.ended + (0.0 if said.reused else said.manifests[0].seconds)
+                said = replace(said, run_id=open_run(client, uri, said.title, seconds, said.around))
             (_send_pipeline if said.folder is None else _send_stage)(client, said)
     except InputError as error:
         return said, error
