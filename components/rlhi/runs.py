@@ -78,7 +78,7 @@ class Around:
 
 
 def open_run(client: "MlflowClient", uri: str, name: str, seconds: float, around: Around | None = None) -> str:
-    """A run that started ``seconds`` ago, so that MLflow shows how long the stage took; ``around`` is this process's."""
+    """A run that started ``seconds`` ago, so that MLflow shows how long it took; ``around`` is by default as here."""
     around = around or Around.here()
     parent = around.parent
     place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri, around.experiment)
