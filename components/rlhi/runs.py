@@ -77,14 +77,17 @@ class Around:
         return cls(os.environ.get("RLHI_PARENT_RUN_ID"), os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
 
 
-def open_run(client: "MlflowClient", uri: str, name: str, seconds: float, around: Around | None = None) -> str:
-    """A run that started ``seconds`` ago, so that MLflow shows how long it took; ``around`` is by default as here."""
-    around = around or Around.here()
+def open_run(client: "MlflowClient", uri: str, name: str, seconds: float) -> str:
+    """A run that started ``seconds`` ago, so that MLflow shows how long the stage took."""
+    return begin_run(client, uri, name, time.time() - seconds, Around.here())
+
+
+def begin_run(client: "MlflowClient", uri: str, name: str, started: float, around: Around) -> str:
+    """A run that started at ``started``, in seconds since 1970."""
     parent = around.parent
     place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri, around.experiment)
     tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
-    started = int(1000 * (time.time() - seconds))
-    run_id: str = client.create_run(place, start_time=started, tags=tags, run_name=name).info.run_id
+    run_id: str = client.create_run(place, start_time=round(1000 * started), tags=tags, run_name=name).info.run_id
     return run_id
 
 
@@ -122,7 +125,7 @@ def fill(
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-    now = int(1000 * (time.time() if at is None else at))
+    now = round(1000 * (time.time() if at is None else at))
     client.log_batch(
         run_id,
         params=[Param(allowed_name(key), value[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()],

@@ -1,6 +1,7 @@
 """What MLflow is told of one run, as a value that can wait in a file."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -31,6 +32,11 @@ class Said:
     def title(self) -> str:
         """What it is about."""
         return "pipeline" if self.folder is None else self.manifests[0].title
+
+
+def now() -> float:
+    """Seconds since 1970, in the milliseconds that MLflow counts in: so differences stay what they are."""
+    return round(time.time(), 3)
 
 
 def as_text(said: Said) -> str:

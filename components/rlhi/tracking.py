@@ -10,7 +10,6 @@ end of the pipeline, or by ``python -m rlhi.deliver PLACE``.
 import json
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -23,8 +22,8 @@ from rlhi.curves import missing, points
 from rlhi.engine import tally
 from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
-from rlhi.runs import ORIGIN, Around, Point, experiment, fill, open_run, refused
-from rlhi.said import Said, as_text, from_text
+from rlhi.runs import ORIGIN, Around, Point, begin_run, experiment, fill, refused
+from rlhi.said import Said, as_text, from_text, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +49,7 @@ def log_stage(described: Manifest, folder: Path, *, reused: bool, run_id: str | 
     opened = run_id or own
     said = Said(
         [described],
-        time.time(),
+        now(),
         opened,
         ours=opened is None or opened != own,
         folder=str(folder),
@@ -108,8 +107,8 @@ def _sent(said: Said, uri: str) -> tuple[Said, InputError | None]:
 
             client = MlflowClient(tracking_uri=uri)
             if said.run_id is None:
-                seconds = time.time() - said.ended + (0.0 if said.reused else said.manifests[0].seconds)
-                said = replace(said, run_id=open_run(client, uri, said.title, seconds, said.around))
+                started = said.ended - (0.0 if said.reused else said.manifests[0].seconds)
+                said = replace(said, run_id=begin_run(client, uri, said.title, started, said.around))
             (_send_pipeline if said.folder is None else _send_stage)(client, said)
     except InputError as error:
         return said, error
@@ -129,7 +128,7 @@ def _send_stage(client: "MlflowClient", said: Said) -> None:
         client.log_dict(own, _table(described.funnel), "funnel.json")
     finally:
         if said.ours:
-            client.set_terminated(own, "FINISHED", int(1000 * said.ended))
+            client.set_terminated(own, "FINISHED", round(1000 * said.ended))
 
 
 def _send_pipeline(client: "MlflowClient", said: Said) -> None:
@@ -143,7 +142,7 @@ def _send_pipeline(client: "MlflowClient", said: Said) -> None:
         client.log_dict(run_id, _table(funnel), "funnel.json")
         client.log_inputs(run_id, _sources(manifests))
     finally:
-        client.set_terminated(run_id, "FAILED" if said.failed else "FINISHED", int(1000 * said.ended))
+        client.set_terminated(run_id, "FAILED" if said.failed else "FINISHED", round(1000 * said.ended))
 
 
 def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
@@ -171,7 +170,7 @@ def finish_pipeline(
 
     ``place`` is where its stages keep what they could not deliver, and this is kept too.
     """
-    said = Said(manifests, time.time(), run_id, failed=failed)
+    said = Said(manifests, now(), run_id, failed=failed)
     if place is not None:
         _tell(said, uri, place)
     elif error := _sent(said, uri)[1]:
