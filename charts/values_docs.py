@@ -38,8 +38,8 @@ helm test rlhi --namespace rlhi --logs
 NAMES = """
 Names that others rely on: the service account `pipeline-runner`, the Secret `rlhi-object-store` (`access-key`,
 `secret-key`) unless `objectStore.existingSecret` names another, and the ConfigMap `rlhi-environment`
-(`MLFLOW_TRACKING_URI`, `AWS_ENDPOINT_URL`, `AWS_REGION`, `RLHI_BUCKET`). Kubeflow Pipelines keeps its own names, so a
-namespace holds one.
+(`MLFLOW_TRACKING_URI`, `AWS_ENDPOINT_URL`, `AWS_REGION`, `RLHI_S3_SSE`, `RLHI_BUCKET`). Kubeflow Pipelines keeps its
+own names, so a namespace holds one.
 
 Passwords and keys are made once, found again by `helm upgrade`, and stay when the release is uninstalled, like the
 disks. Where the chart is rendered without a cluster, name Secrets of your own (`existingSecret`): it would make new

@@ -104,7 +104,7 @@ class ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[m
 
 
 def _variable(image: str) -> str:
-    return "RLHI_IMAGE_CPU" if "cpu" in image else "RLHI_IMAGE_TRAIN"
+    return next((f"RLHI_IMAGE_{name.upper()}" for name in ("cpu", "vllm") if name in image), "RLHI_IMAGE_TRAIN")
 
 
 def _followed(container: Any) -> int:

@@ -101,13 +101,14 @@ class Tracked:
         self._study = study.start(run.name, run.summary, differs, {"source": source}, uri)
         self.env = self._study.env
 
-    def finish(self, progress: "Progress", *, failed: bool) -> None:
+    def finish(self, progress: "Progress", place: str, *, failed: bool) -> None:
         """Closes them: an arm's failed if not all of its stages are done."""
         done = finished(progress.done)
         for arm in self._run.arms:
             own = [task.name for task in self._planned if arm in task.arms]
             manifests = [done[name] for name in own if name in done]
-            study.finish_arm(self._study, arm.name, manifests, self._uri, failed=len(manifests) < len(own))
+            failing, run = len(manifests) < len(own), self._study.arms[arm.name]
+            tracking.finish_pipeline(run, manifests, self._uri, failed=failing, place=place)
         note = "\n\n".join([self._run.summary, as_markdown(figures(self._run, progress.done))])
         study.finish(self._study, page_folder(progress.done), note, self._uri, failed=failed)
 

@@ -109,6 +109,7 @@ def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[s
     task = component(**inputs)
     shards = [component_of(component, shard)(**inputs) for shard in planned.shards]
     for each in (task, *shards):
+        placing.dress(each, stage, planned.step.config)
         each.set_caching_options(bool(planned.step.inputs))
         if behind is not None:
             each.after(behind)

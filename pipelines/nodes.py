@@ -7,7 +7,7 @@ from typing import TypeVar
 from pipelines.plan import Run
 from pipelines.profiles import Profile
 from pipelines.recipes import Recipe
-from rlhi.dpo.trainjob.config import Toleration, TrainJobConfig
+from rlhi.dpo.trainjob.config import Scratch, Toleration, TrainJobConfig
 
 R = TypeVar("R", bound=Run)
 
@@ -37,4 +37,5 @@ def _trainjob(profile: Profile) -> TrainJobConfig:
         node_selector=dict(asked.node_selector),
         tolerations=tuple(Toleration(key=t.key, value=t.value, effect=t.effect) for t in asked.tolerations),
         queue=asked.queue,
+        scratch=Scratch(**asked.scratch.model_dump()) if asked.scratch is not None else None,
     )

@@ -11,11 +11,13 @@ from typing import Any, get_args, get_type_hints
 from kfp import dsl
 
 from pipelines import needs
+from pipelines.keys import engines
 from pipelines.plan import Run
 from pipelines.profiles import Profile, Scratch, Secret, StageClass, seconds, waits
 from pipelines.recipes import Recipe
+from rlhi import undelivered
 from rlhi.check.component import check
-from rlhi.config import as_json
+from rlhi.config import StageConfig, as_json
 from rlhi.errors import InputError
 from rlhi.images import image
 from rlhi.outcome.component import outcome
@@ -26,6 +28,8 @@ TRIES = 5  # more, of the last task
 PAUSE = "60s"  # before the first try again; twice as long before each next
 RUN_ID = "metadata.labels['pipeline/runid']"  # KFP's label; as a parameter, it would defeat KFP's cache
 QUEUE = "kueue.x-k8s.io/queue-name"
+# stages that ask models and need what the image with vLLM does not hold
+WITHOUT_VLLM = {"analyze": "scikit-learn", "benchmark": "math-verify", "evaluate": "peft"}
 CHECK_TIME = 300  # seconds with the pull of the image; the check itself gives up after less than one minute
 
 
@@ -47,9 +51,22 @@ def surrounded(run: Run, profile: Profile, given: Mapping[str, Any], watermark: 
         yield first
 
 
+def dress(task: Any, stage: str, config: StageConfig) -> None:
+    """Gives a task whose stage asks vLLM in its own process the image that has it."""
+    if _asks_vllm(config) and stage not in WITHOUT_VLLM:
+        task.set_container_image(image("vllm"))
+
+
+def _asks_vllm(config: StageConfig) -> bool:
+    return config.asks_models and any(engine.kind == "vllm" for engine in engines(config))
+
+
 def place(task: Any, stage: str, recipe: Recipe, profile: Profile) -> None:
     """Gives a task of ``stage`` what the profile has for its class."""
     asked = profile.asks(recipe, stage)
+    if asked.image == "vllm" and stage in WITHOUT_VLLM:  # of a class with others, which can run in it
+        asked = asked.model_copy(update={"image": None})
+    _has_vllm(stage, recipe, profile)
     _contain(task, asked, profile)
     _settle(task, asked)
     _tell(task, [*profile.secrets, *asked.secrets], {**variables(profile), **asked.env})
@@ -58,6 +75,26 @@ def place(task: Any, stage: str, recipe: Recipe, profile: Profile) -> None:
         task.set_env_variable("RLHI_IMAGE_TRAIN", task.container_spec.image)  # the nodes run the same
     if asked.retries:
         task.set_retry(asked.retries, PAUSE, 2.0, window(asked))
+
+
+def _has_vllm(stage: str, recipe: Recipe, profile: Profile) -> None:
+    """Refuses, before anything runs, what would end for want of vLLM in the image.
+
+    Raises:
+        InputError: the stage asks vLLM in its own process, and its image has none, or lacks what else it needs.
+    """
+    if stage not in recipe.stages or not _asks_vllm(recipe.stages[stage]):
+        return
+    if stage in WITHOUT_VLLM:
+        raise InputError(
+            f"{stage}: asks vLLM in its own process, whose image has no {WITHOUT_VLLM[stage]}; set its kind to openai "
+            "and start a server, such as the chart's, or leave it to transformers"
+        )
+    name, chosen = profile.class_of(recipe, stage), profile.asks(recipe, stage).image
+    if chosen not in (None, "vllm"):
+        raise InputError(
+            f"{name}.image: is {chosen}, and {stage} asks vLLM in its own process; leave it out, or set vllm"
+        )
 
 
 def window(asked: StageClass) -> str:
@@ -70,7 +107,8 @@ def window(asked: StageClass) -> str:
 def variables(profile: Profile) -> dict[str, str]:
     """What every task is told."""
     tracked = {"MLFLOW_TRACKING_URI": profile.mlflow} if profile.mlflow else {}
-    return {**tracked, **profile.env}
+    kept = {undelivered.VARIABLE: profile.below(undelivered.FOLDER)}
+    return {**kept, **tracked, **profile.encryption.variables, **profile.env}
 
 
 def _plain(task: Any, run: Run, profile: Profile, watermark: str) -> None:
@@ -140,6 +178,7 @@ def _scratch(task: Any, disk: Scratch) -> None:
         modes, name = ["ReadWriteOnce"], disk.storage_class
         kubernetes.add_ephemeral_volume(task, "scratch", disk.mount, modes, disk.size, storage_class_name=name)
     task.set_env_variable("HF_HOME", f"{disk.mount}/huggingface")
+    task.set_env_variable("RLHI_CACHE", f"{disk.mount}/rlhi")  # of models from S3
     task.set_env_variable("TMPDIR", disk.mount)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pipelines.recipes import Recipe
 from rlhi.cli import STAGES
@@ -56,6 +56,25 @@ class Scratch(Closed):
     size: Quantity
     storage_class: str | None = None  # of a volume; null: the disk of the node
     mount: str = Field(default="/scratch", pattern="^/")
+
+
+class Encryption(Closed):
+    """How S3 encrypts what the stages write; null leaves it to the bucket."""
+
+    kind: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = None
+    key: str | None = Field(default=None, min_length=1)  # of KMS; null: the account's own
+
+    @model_validator(mode="after")
+    def _by_kms(self) -> "Encryption":
+        if self.key is not None and not (self.kind or "").startswith("aws:kms"):
+            raise ValueError("a key is for the kind aws:kms; set that, or leave it out")
+        return self
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the stages read it from."""
+        asked = {"RLHI_S3_SSE": self.kind, "RLHI_S3_SSE_KMS_KEY_ID": self.key}
+        return {name: value for name, value in asked.items() if value}
 
 
 class Secret(Closed):
@@ -106,6 +125,7 @@ class Profile(Closed):
     namespace: Name = "kubeflow"
     service_account: Name = "pipeline-runner"
     mlflow: str | None = Field(default=None, pattern="^https?://")
+    encryption: Encryption = Encryption()
     env: Mapping[str, str] = Field(default_factory=dict)
     secrets: tuple[Secret, ...] = ()
     config_maps: Mapping[Name, tuple[str, ...]] = Field(default_factory=dict)  # keys that become variables, if there

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from pipelines import erasure, flags, keys, plan, summary, variants
 from pipelines.plan import Run
 from pipelines.recipes import Recipe
-from rlhi import tracking
+from rlhi import tracking, undelivered
 from rlhi.config import secret_variable
 from rlhi.errors import InputError
 from rlhi.ingest.identity import read_users
@@ -30,8 +30,8 @@ class Tracked(Protocol):
     def env(self) -> Mapping[str, str]:
         """What tells stages of it."""
 
-    def finish(self, progress: "local.Progress", *, failed: bool) -> None:
-        """Closes it with what is done."""
+    def finish(self, progress: "local.Progress", place: str, *, failed: bool) -> None:
+        """Closes it with what is done; what MLflow cannot be told is kept in ``place``."""
 
 
 class Parent:
@@ -42,9 +42,9 @@ class Parent:
         self._run = tracking.start_pipeline(recipe.name, parameters(recipe, source), uri)
         self.env = {PARENT: self._run}
 
-    def finish(self, progress: "local.Progress", *, failed: bool) -> None:
+    def finish(self, progress: "local.Progress", place: str, *, failed: bool) -> None:
         """Closes it with what is done."""
-        tracking.finish_pipeline(self._run, progress.manifests, self._uri, failed=failed)
+        tracking.finish_pipeline(self._run, progress.manifests, self._uri, failed=failed, place=place)
 
 
 def add(command: argparse.ArgumentParser, *, logs: bool = True) -> None:
@@ -107,7 +107,8 @@ def here(
     uri = given.tracking_uri or f"sqlite:///{work}/mlflow.db"
     tracked = start(data["source"], uri)
     env = {"RLHI_STORE": str(work / erasure.STORE), "MLFLOW_TRACKING_URI": uri, **tracked.env}
-    env |= {secret_variable("salt"): erasure.salt_of(work), **keys.variables(run)}
+    kept = str(work / undelivered.FOLDER)
+    env |= {undelivered.VARIABLE: kept, secret_variable("salt"): erasure.salt_of(work), **keys.variables(run)}
     read = [*(path for each in (*named, data["forget"]) for path in _local_paths(each)), *keys.files(run)]
     progress = local.Progress(summary.console(), work, plan.count(run))
     succeeded = False
@@ -115,7 +116,7 @@ def here(
         local.run(pipeline, data, local.Place(work, given.runner, read, env), progress)
         succeeded = progress.failed is None and not progress.interrupted
     finally:
-        tracked.finish(progress, failed=not succeeded)
+        tracked.finish(progress, kept, failed=not succeeded)
     if succeeded:
         tell(progress, work, uri)
     return 0 if succeeded else _ended(progress)

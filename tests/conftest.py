@@ -29,6 +29,8 @@ def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         "RLHI_STORE",
         "RLHI_REPLIES",
         "RLHI_CHECKPOINTS",
+        "RLHI_S3_SSE",
+        "RLHI_S3_SSE_KMS_KEY_ID",
         "RLHI_SALT",
         "RLHI_PARENT_RUN_ID",
         "RLHI_ARM",

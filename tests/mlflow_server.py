@@ -14,9 +14,9 @@ from rlhi.runs import CALM
 
 
 @contextmanager
-def mlflow_server(folder: Path, store: str) -> Iterator[str]:
-    """Its address; ``store`` is its database, ``folder`` holds the artifacts."""
-    port = closed_port()
+def mlflow_server(folder: Path, store: str, port: int | None = None) -> Iterator[str]:
+    """Its address; ``store`` is its database, ``folder`` holds the artifacts. Without a ``port``, at a free one."""
+    port = port or closed_port()
     argv = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     argv += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
     process = subprocess.Popen(

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,13 +19,17 @@ import boto3
 import pytest
 from aiohttp import ClientSession, web
 from botocore.exceptions import BotoCoreError, ClientError
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tests.chat_server import stop
 
-Fault = Literal["503", "drop", "lose the answer", "no conditions", "501 on conditions", "cut"]
+Fault = Literal[
+    "503", "drop", "lose the answer", "no conditions", "501 on conditions", "no encryption", "cut", "slow", "reset"
+]
 
-KEPT = ("date", "etag", "content-type")
+KEPT = ("date", "etag", "content-type", "last-modified", "content-range")
+SLOW = 0.3  # seconds
 
 
 @contextmanager
@@ -77,11 +82,15 @@ def use(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Proxy:
-    """Passes on to ``target``, unless ``fault(method, path)`` names a fault; ``seen`` is what was asked."""
+    """Passes on to ``target``, unless ``fault(method, path)`` names a fault; ``seen`` is what was asked.
+
+    ``headers`` are those of each.
+    """
 
     def __init__(self, target: str) -> None:
         self.fault: Callable[[str, str], Fault | None] = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
+        self.headers: list[CIMultiDictProxy[str]] = []  # of each
         self._target = target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -115,9 +124,14 @@ class Proxy:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path))
+        self.headers.append(request.headers)
         fault = self.fault(request.method, request.path)
         if fault == "503":
             return web.Response(status=503)
+        if fault == "slow":
+            await asyncio.sleep(SLOW)
+        if fault == "reset" and request.transport is not None:
+            _reset(request.transport)
         if fault == "drop" and request.transport is not None:
             request.transport.close()
         headers = {name: value for name, value in request.headers.items() if name != "Expect"}
@@ -125,15 +139,24 @@ class Proxy:
             return web.Response(status=501)
         if fault == "no conditions":
             headers = {name: value for name, value in headers.items() if not name.startswith("If-")}
+        if fault == "no encryption":
+            headers = {name: value for name, value in headers.items() if "server-side-encryption" not in name.lower()}
         url, body = URL(self._target + request.raw_path, encoded=True), await request.read()
         async with self._session.request(
             request.method, url, headers=headers, data=io.BytesIO(body) if body else None
         ) as answer:
             said = await answer.read()
-            kept = {name: value for name, value in answer.headers.items() if name.lower() in KEPT}
+            names = (*KEPT, "content-length") if request.method == "HEAD" else KEPT
+            kept = {name: value for name, value in answer.headers.items() if name.lower() in names}
         if fault == "lose the answer":
             return web.Response(status=503)
         return web.Response(status=answer.status, headers=kept, body=said[: len(said) // 2] if fault == "cut" else said)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Ends a connection as a machine does that knows nothing of it any more."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _is_free(port: int) -> bool:

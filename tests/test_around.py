@@ -204,8 +204,59 @@ def test_recurring_run_reads_only_what_is_new_since_the_last_good_one(
     assert (first, load(recurring.out).rows_in) == (6, 15)
     recurring.end("SUCCEEDED")
     capsys.readouterr()
-    assert recurring.ingest() == 2
-    assert "none of its 2 files is new since the last run that succeeded" in capsys.readouterr().err
+    assert recurring.ingest() == 0
+    assert (
+        load(recurring.out)
+        .notes["nothing new"]
+        .endswith("none of its 2 files is new since the last run that succeeded")
+    )
+
+
+@pytest.mark.slow
+def test_run_with_nothing_new_succeeds_and_asks_no_model(recurring: Recurring, tmp_path: Path) -> None:
+    recurring.add("a.jsonl", 2)
+    assert recurring.ingest() == 0
+    recurring.end("SUCCEEDED")
+    seen = Bucket(f"{recurring.bucket}/watermark").get(watermark.SEEN).body
+    assert recurring.ingest() == 0
+    recurring.patch.setenv("RLHI_REPLIES", str(tmp_path / "replies.sqlite"))
+    config = json.dumps({"engine": {"model": {"id": "/no/such/model"}}})
+    talks, turns, personas, candidates = (str(tmp_path / name) for name in ("out2", "turns", "personas", "candidates"))
+    assert (
+        main(["classify", "--conversations", talks, "--turns", f"{turns}-1", "--shard", "1/2", "--config", config]) == 0
+    )
+    assert main(["classify", "--conversations", talks, "--turns", turns, "--config", config]) == 0
+    assert main(["persona", "--conversations", talks, "--personas", personas, "--config", config]) == 0
+    read = ["--conversations", talks, "--turns", turns, "--personas", personas]
+    assert main(["sample", *read, "--samples", candidates, "--config", config]) == 0
+    for folder in (talks, turns, personas, candidates):
+        described = load(Path(folder))
+        assert (described.rows_in, described.kept, described.users) == (0, 0, 0)
+        assert "none of its 1 files is new" in described.notes["nothing new"]
+    told = outcome(recurring.bucket, {"state": "SUCCEEDED"}, "r2", recurring.patch)
+    assert (told["state"], told["nothing_new"]) == ("SUCCEEDED", True)
+    assert Bucket(f"{recurring.bucket}/watermark").get(watermark.SEEN).body == seen
+
+
+@pytest.mark.slow
+def test_run_goes_on_from_one_that_had_nothing_new(recurring: Recurring, tmp_path: Path) -> None:
+    """An earlier run's personas that say so do not keep this run's from being made."""
+    recurring.add("a.jsonl", 2)
+    assert recurring.ingest() == 0
+    recurring.end("SUCCEEDED")
+    assert recurring.ingest() == 0
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"rules": [{"contains": "", "reply": "- likes figs"}]}))
+    config = json.dumps({"engine": {"kind": "scripted", "script": str(script)}})
+    assert (
+        main(["persona", "--conversations", str(recurring.out), "--personas", str(tmp_path / "p2"), "--config", config])
+        == 0
+    )
+    recurring.add("b.jsonl", 3)
+    assert recurring.ingest() == 0
+    argv = ["persona", "--conversations", str(recurring.out), "--previous", str(tmp_path / "p2")]
+    assert main([*argv, "--personas", str(tmp_path / "p3"), "--config", config]) == 0
+    assert load(tmp_path / "p3").kept == 3
 
 
 @pytest.mark.slow
@@ -268,6 +319,8 @@ def test_check_says_that_nothing_is_new(there: Answers, recurring: Recurring) ->
     recurring.add("a.jsonl", 2)
     assert recurring.ingest() == 0
     recurring.end("SUCCEEDED")
-    (line,) = check({"source": str(recurring.source)}, CheckConfig()).missing
+    report = check({"source": str(recurring.source)}, CheckConfig())
+    assert not report.missing
+    (line,) = report.unchecked
     assert line.startswith("source: ")
-    assert "is new since" in line
+    assert line.endswith("is new since the last run that succeeded; the stages have nothing to do")

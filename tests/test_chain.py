@@ -24,6 +24,7 @@ class Run:
         self.model = {"id": str(model), "max_prompt_tokens": 6000}
         self.engine: dict[str, Any] = {"model": self.model, "batch_size": 64}
         self.sampling: dict[str, Any] = {"max_tokens": 8, "temperature": 1.0}
+        self.turns = 8
 
     def write_logs(self) -> str:
         """The example conversations, with something unpleasant at the end of every user message."""
@@ -52,10 +53,16 @@ class Run:
         self.stage("persona", "personas", config, conversations="ingest")
 
     def finish(self, candidates: str) -> None:
+        self.train(candidates)
+        self.judge()
+
+    def train(self, candidates: str) -> None:
         self.stage("reward", "scored", {"model": self.model}, candidates=candidates)
         self.stage("rip", "pairs", {candidates: {"thresholds": "off"}, "keep_cut": True}, scored="reward")
         config = {"model": self.model, "batch_size": 8, "learning_rate": 1e-3, "lora_rank": 4, "max_tokens": 6000}
         self.stage("dpo", "model", config, pairs="rip")
+
+    def judge(self) -> None:
         config = {
             "model": self.model,
             "sampling": self.sampling,
@@ -64,7 +71,7 @@ class Run:
             "axes": ["usereval"],
             "opponents": ["log", "base"],
             "batch_size": 64,
-            "max_turns": 8,
+            "max_turns": self.turns,
             "resamples": 100,
         }
         self.stage("evaluate", "verdicts", config, conversations="ingest", personas="persona", model="dpo")

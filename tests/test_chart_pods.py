@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
+from pipelines import profiles
 from tests.helm import CHART, REGISTRIES, Object, needs_helm, refusal, render
 
 pytestmark = needs_helm
@@ -206,6 +208,63 @@ def test_several_replicas_are_not_evicted_at_once() -> None:
     ]
     assert [each["metadata"]["name"] for each in budgets] == ["ml-pipeline"]
     assert not [each for each in render() if each["kind"] == "PodDisruptionBudget"]
+
+
+def settings(objects: list[Object], name: str) -> dict[str, Any]:
+    (found,) = [each["data"] for each in objects if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", name)]
+    return {key: yaml.safe_load(value) for key, value in found.items()}
+
+
+def test_volumes_of_runs_belong_to_the_group_that_their_images_run_as() -> None:
+    """Also the volumes that a profile's `scratch` asks for: what Argo makes has this for every pod."""
+    security = settings(render(), "workflow-controller-configmap")["workflowDefaults"]["spec"]["securityContext"]
+    assert security == {
+        "fsGroup": 65532,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    users = {
+        re.search(r"^USER \d+:(\d+)$", path.read_text(), re.MULTILINE)
+        for path in CHART.parents[1].glob("images/*/Dockerfile")
+    }
+    assert {found and int(found[1]) for found in users} == {security["fsGroup"]}
+    none = settings(render({"kfp": {"runner": {"fsGroup": 0}}}), "workflow-controller-configmap")
+    assert "fsGroup" not in none["workflowDefaults"]["spec"]["securityContext"]
+
+
+def test_encryption_is_asked_for_by_stages_mlflow_and_argo() -> None:
+    objects = render({"objectStore": {"encryption": {"kind": "aws:kms", "kmsKeyId": "arn:test"}}})
+    given = settings(objects, "rlhi-environment")
+    assert (given["RLHI_S3_SSE"], given["RLHI_S3_SSE_KMS_KEY_ID"]) == ("aws:kms", "arn:test")
+    kept = settings(objects, "workflow-controller-configmap")["artifactRepository"]["s3"]["encryptionOptions"]
+    assert kept == {"enableEncryption": True, "kmsKeyId": "arn:test"}
+    (spec,) = [spec for name, _, spec in pods(objects) if name == "rlhi-mlflow"]
+    env = {variable["name"]: variable.get("value") for variable in spec["containers"][0]["env"]}
+    assert json.loads(env["MLFLOW_S3_UPLOAD_EXTRA_ARGS"]) == {
+        "ServerSideEncryption": "aws:kms",
+        "SSEKMSKeyId": "arn:test",
+    }
+    assert "encryptionOptions" not in json.dumps(render())
+    assert "RLHI_S3_SSE" not in json.dumps(render())
+    assert "set objectStore.encryption.kind" in refusal({"objectStore": {"encryption": {"kmsKeyId": "arn:test"}}})
+
+
+def test_profiles_name_the_secret_and_the_settings_of_the_chart() -> None:
+    """In whatever file one looks, the keys of the bucket have one name, and a pod's settings are there."""
+    root = CHART.parents[1]
+    named = set()
+    for path in CHART.glob("values*.yaml"):
+        store = yaml.safe_load(path.read_text()).get("objectStore", {})
+        if store.get("credentials") != "ambient":
+            named.add(store.get("existingSecret") or "rlhi-object-store")
+    there = settings(render({"objectStore": {"encryption": {"kind": "aws:kms", "kmsKeyId": "k"}}}), "rlhi-environment")
+    for path in (root / "profiles").glob("*.yaml"):
+        found = profiles.load(path)
+        named |= {secret.name for secret in found.secrets if "AWS_ACCESS_KEY_ID" in secret.env}
+        assert set(found.config_maps["rlhi-environment"]) <= there.keys(), path
+    assert len(named) == 1
+    for path in (root / "README.md", CHART / "README.md"):
+        assert f"`{named.copy().pop()}`" in path.read_text()
 
 
 def test_settings_of_all_pods_give_way_to_those_of_a_part() -> None:

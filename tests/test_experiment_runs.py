@@ -119,7 +119,7 @@ def test_arms_have_the_same_metrics_and_differ_in_one_setting(client: Any, uri: 
     found = started(uri, "measured")
     for arm, thresholds in (("filtered", "quantile"), ("no-filter", "off")):
         own = replace(RIP, config={**RIP.config, "thresholds": thresholds})
-        study.finish_arm(found, arm, [own, DPO, EVALUATE], uri, failed=False)
+        tracking.finish_pipeline(found.arms[arm], [own, DPO, EVALUATE], uri)
     one, other = (client.get_run(run) for run in found.arms.values())
     assert set(one.data.metrics) == set(other.data.metrics)
     assert {"dpo.loss", "kept.rip", "evaluate.win_rate/log/usereval/context-only"} <= set(one.data.metrics)
@@ -143,7 +143,7 @@ def test_page_is_an_artifact_of_the_whole_and_linked_in_its_description(client: 
 
 def test_experiment_that_stops_is_marked_and_has_no_page(client: Any, uri: str) -> None:
     found = started(uri, "stopped")
-    study.finish_arm(found, "no-filter", [RIP], uri, failed=True)
+    tracking.finish_pipeline(found.arms["no-filter"], [RIP], uri, failed=True)
     study.finish(found, None, "arm | pairs", uri, failed=True)
     assert {client.get_run(run).info.status for run in (found.run, found.arms["no-filter"])} == {"FAILED"}
     assert client.list_artifacts(found.run) == []

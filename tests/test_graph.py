@@ -179,6 +179,16 @@ def test_images_come_from_the_environment(tmp_path: Path) -> None:
     assert set(images.values()) == set(pinned.values())
 
 
+def test_stage_that_asks_vllm_in_its_process_has_the_image_that_holds_it(tmp_path: Path) -> None:
+    settings = ["classify.engine.kind=vllm", "sample.engine.kind=vllm", "evaluate.judge.kind=vllm"]
+    recipe = variants.with_shards(variants.with_settings(USER_BASED_REWARDS, settings), ["classify=2"])
+    executors = compiled(recipe, tmp_path)["deploymentSpec"]["executors"]
+    images = {name.removeprefix("exec-"): executor["container"]["image"] for name, executor in executors.items()}
+    with_vllm = {name for name, image in images.items() if image.startswith("rlhi-vllm:")}
+    assert with_vllm == {"classify", "classify-shard-1", "classify-shard-2", "sample"}
+    assert images["persona"].startswith("rlhi-train:")
+
+
 def test_file_that_kfp_would_not_take_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"name the file graph\.yaml"):
         graph.compile_to(USER_GUIDED_REWRITES, tmp_path / "graph.txt", graph.Cluster())

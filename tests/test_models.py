@@ -83,8 +83,16 @@ def test_model_of_a_hub_is_named_and_loaded_by_its_commit(hub: Path) -> None:
     assert policy.model.dtype == policy.dtype
 
 
-def test_model_that_a_hub_does_not_have_is_one_line(hub: Path) -> None:
+def test_model_of_a_hub_can_be_pinned_in_its_address(hub: Path) -> None:
+    (hub / "refs" / "main").write_text(LATER)
+    policy = load_policy(ModelConfig(id=f"hf://me/tiny@{COMMIT}"))
+    assert policy.weights == f"me/tiny@{COMMIT}"
+    assert policy.model.dtype == policy.dtype
+
+
+@pytest.mark.parametrize("name", ["me/none", "hf://me/none", f"hf://me/tiny@{LATER}"])
+def test_model_that_a_hub_does_not_have_is_one_line(hub: Path, name: str) -> None:
     assert hub.exists()
-    with pytest.raises(InputError, match=r"model\.id='me/none': cannot be loaded: ") as caught:
-        load_policy(ModelConfig(id="me/none"))
+    with pytest.raises(InputError, match=rf"model\.id='{name}': cannot be loaded: ") as caught:
+        load_policy(ModelConfig(id=name))
     assert "\n" not in str(caught.value)

@@ -162,6 +162,9 @@ def test_nodes_of_a_training_are_asked_for_as_its_class_is_and_its_own_pod_only_
     assert (job.node_selector, job.queue, job.service_account) == (asked.node_selector, asked.queue, "pipeline-runner")
     assert [(each.key, each.effect) for each in job.tolerations] == [(GPU, "NoSchedule")]
     assert job.secrets["AWS_ACCESS_KEY_ID"] == "rlhi-object-store/access-key"
+    assert job.scratch is not None
+    assert asked.scratch is not None
+    assert (job.scratch.size, job.scratch.mount) == (asked.scratch.size, asked.scratch.mount)
     spec, platform = compiled(recipe, found, tmp_path)
     assert accelerator_of(spec, "dpo") is None
     assert "nodeSelector" not in pod_of(platform, "dpo")
@@ -195,6 +198,13 @@ def test_settings_of_the_chart_become_variables_of_every_pod(tmp_path: Path) -> 
         assert keys == {"MLFLOW_TRACKING_URI": "MLFLOW_TRACKING_URI", "AWS_REGION": "AWS_REGION"}
 
 
+def test_every_pod_is_told_how_s3_is_to_encrypt(tmp_path: Path) -> None:
+    spec, _ = compiled(NO_FILTER, profile(tmp_path, encryption={"kind": "aws:kms", "key": "arn:test"}), tmp_path)
+    for task in ("check", "ingest", "dpo", "outcome"):
+        env = env_of(spec, task)
+        assert (env["RLHI_S3_SSE"], env["RLHI_S3_SSE_KMS_KEY_ID"]) == ("aws:kms", "arn:test")
+
+
 def test_what_lies_outside_of_kfp_is_never_taken_from_its_cache(tmp_path: Path) -> None:
     spec, _ = compiled(USER_GUIDED_REWRITES, profile(tmp_path), tmp_path)
     cached = {name for name, task in tasks_of(spec).items() if task["cachingOptions"].get("enableCache")}
@@ -222,12 +232,46 @@ def test_stage_can_be_of_another_class_and_a_class_of_another_image(tmp_path: Pa
     spec, _ = compiled(NO_FILTER, found, tmp_path)
     assert accelerator_of(spec, "classify") is None
     assert accelerator_of(spec, "persona") == f"1 {GPU}"
-    images_of = {task: container_of(spec, task)["image"].split("@")[0] for task in ("ingest", "classify", "persona")}
+    tasks = ("ingest", "classify", "persona", "evaluate")
+    images_of = {task: container_of(spec, task)["image"].split("@")[0] for task in tasks}
     assert images_of == {
         "ingest": "reg.example.com/cpu",
         "classify": "reg.example.com/train",
         "persona": "reg.example.com/vllm",
+        "evaluate": "reg.example.com/train",  # the image with vLLM lacks what it needs
     }
+
+
+def test_stage_that_asks_vllm_in_its_process_gets_that_image_by_digest(tmp_path: Path) -> None:
+    images = {**PLAIN["images"], "vllm": PLAIN["images"]["train"].replace("train", "vllm")}
+    recipe = variants.with_settings(NO_FILTER, ["classify.engine.kind=vllm"])
+    spec, _ = compiled(recipe, profile(tmp_path, images=images), tmp_path)
+    assert container_of(spec, "classify")["image"] == images["vllm"]
+    assert container_of(spec, "persona")["image"] == images["train"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed", "message"),
+    [
+        ("classify.engine.kind=vllm", {}, r"images\.vllm: is missing"),
+        (
+            "classify.engine.kind=vllm",
+            {"inference": {"image": "train"}},
+            r"inference\.image: is train, and classify asks",
+        ),
+        ("evaluate.judge.kind=vllm", {}, "evaluate: asks vLLM in its own process, whose image has no peft; .* openai"),
+    ],
+)
+def test_image_without_vllm_is_refused_where_a_stage_asks_it(
+    setting: str, changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compiled(variants.with_settings(NO_FILTER, [setting]), profile(tmp_path, **changed), tmp_path)
+
+
+def test_image_with_vllm_lacks_what_keeps_stages_from_it() -> None:
+    locked = (Path(__file__).parents[1] / "images/vllm/requirements.lock").read_text()
+    assert not [name for name in placing.WITHOUT_VLLM.values() if f"\n{name}==" in locked]
 
 
 def test_rip_asks_for_a_gpu_where_it_asks_a_model(tmp_path: Path) -> None:
@@ -253,6 +297,7 @@ def test_rip_asks_for_a_gpu_where_it_asks_a_model(tmp_path: Path) -> None:
         ({"inference": {"env": {"HF_TOKEN": "hush"}}}, "inference.env: HF_TOKEN looks like a secret"),
         ({"stages": {"clasify": "cpu"}}, "no such stage: clasify"),
         ({"keep": "forever"}, "keep: "),
+        ({"encryption": {"key": "arn:test"}}, "a key is for the kind aws:kms"),
         ({"scoring": {"retries": -1}}, "scoring.retries: "),
     ],
 )

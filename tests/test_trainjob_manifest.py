@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from rlhi.config import parse
 from rlhi.dpo.launch import Work, processes
-from rlhi.dpo.trainjob.config import TrainJobConfig
+from rlhi.dpo.trainjob.config import Scratch, TrainJobConfig
 from rlhi.dpo.trainjob.manifest import manifest
 from rlhi.errors import InputError
 from tests.kubernetes_server import invalid
@@ -20,6 +21,7 @@ ON_SPOT = parse(
         "node_selector": {"pool": "h100"},
         "tolerations": [{"key": "nvidia.com/gpu"}, {"key": "spot", "value": "yes", "effect": "NoSchedule"}],
         "queue": "team-queue",
+        "scratch": {"size": "500Gi", "storage_class": "fast"},
     },
     "dpo.trainjob",
 )
@@ -45,6 +47,39 @@ def test_trainjob_asks_for_what_is_set() -> None:
         {"key": "nvidia.com/gpu", "operator": "Exists"},
         {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "volume"),
+    [
+        (None, {"emptyDir": {"sizeLimit": "9Gi"}}),
+        (
+            "fast",
+            {
+                "ephemeral": {
+                    "volumeClaimTemplate": {
+                        "spec": {
+                            "accessModes": ["ReadWriteOnce"],
+                            "storageClassName": "fast",
+                            "resources": {"requests": {"storage": "9Gi"}},
+                        }
+                    }
+                }
+            },
+        ),
+    ],
+)
+def test_node_has_a_disk_that_it_may_write_to_for_its_models(kind: str | None, volume: dict[str, Any]) -> None:
+    config = TrainJobConfig(scratch=Scratch(size="9Gi", storage_class=kind))
+    made = manifest(replace(WORK, processes=1), config)
+    assert invalid(made) is None
+    env = {each["name"]: each["value"] for each in made["spec"]["trainer"]["env"]}
+    assert (env["HF_HOME"], env["RLHI_CACHE"]) == ("/scratch/huggingface", "/scratch/rlhi")
+    (job,) = made["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["volumes"] == [{"name": "scratch", **volume}]
+    assert pod["containers"][0]["volumeMounts"] == [{"name": "scratch", "mountPath": "/scratch"}]
+    assert pod["securityContext"]["fsGroup"] == 65532
 
 
 def test_secrets_are_named_and_other_settings_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,14 @@ class ModelConfig:
     """A causal language model and how conversations are rendered for it."""
 
     id: str = Field(
-        default="embedded", min_length=1, description="Hugging Face id, local folder, or 'embedded': SmolLM2-135M."
+        default="embedded",
+        min_length=1,
+        description="Hugging Face id or hf://ORG/NAME@COMMIT, local folder, s3://BUCKET/FOLDER@DIGEST, or 'embedded':"
+        " SmolLM2-135M.",
     )
-    revision: str | None = Field(default=None, description="Commit of a Hugging Face id; pin it.")
+    revision: str | None = Field(
+        default=None, description="Commit of a Hugging Face id, digest of a listing on S3; pin it, here or in the id."
+    )
     persona_role: Literal["system", "user"] = Field(
         default="system",
         description="Where the persona goes: system message (Fig. 9), or before the first user message (3.4).",
@@ -67,7 +72,7 @@ class ModelConfig:
     @property
     def name(self) -> str:
         """What a reader knows the model as."""
-        return "SmolLM2-135M-Instruct" if self.id == "embedded" else self.id
+        return "SmolLM2-135M-Instruct" if self.id == "embedded" else self.id.removeprefix("hf://")
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)

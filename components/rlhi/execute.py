@@ -158,12 +158,33 @@ def _make(call: Call, digests: dict[str, str]) -> None:
     counted = tally.since()
     with call.output as output:
         try:
-            _run(call)
+            _run_on_news(call)
         finally:  # a stage that fails has asked, and maybe paid, too
             if told := tally.told(counted()):
                 log.info("%s: %s", manifest.titled(call.stage, call.part), told)
         output.measure(tally.metrics(counted()))
         output.commit(_describe(call, digests, time.time() - started))
+
+
+def _run_on_news(call: Call) -> None:
+    """Runs the stage, unless there is nothing new for it: then its output has no rows (see `rlhi.watermark`)."""
+    told = [each.manifest.notes.get(watermark.NOTE) for each in _upstream(call)]
+    said = next(filter(None, told), None)
+    if said is None:
+        try:
+            _run(call)
+        except watermark.NothingNewError as nothing:
+            said = str(nothing)
+    if said is not None:
+        log.info("%s: nothing to do: %s", manifest.titled(call.stage, call.part), said)
+        call.output.write([], [], 0)
+        call.output.note(watermark.NOTE, said)
+
+
+def _upstream(call: Call) -> list[Input[Any]]:
+    """Where the rows come from: not from an earlier run's output of this very stage."""
+    inputs = [] if call.apart else [*call.inputs.values()]
+    return [item for item in inputs if item.manifest.stage != call.stage]
 
 
 def _run(call: Call) -> None:
@@ -176,9 +197,7 @@ def _run(call: Call) -> None:
 
 def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     output = call.output
-    # an earlier run's output of this very stage is not where these rows come from
-    inputs = [] if call.apart else [item.manifest for item in call.inputs.values()]
-    upstream = [each for each in inputs if each.stage != call.stage]
+    upstream = [item.manifest for item in _upstream(call)]
     funnel = manifest.merge_funnels([each.funnel for each in upstream])
     if call.shard is None:
         name = manifest.in_round(call.stage, funnel)

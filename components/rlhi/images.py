@@ -6,10 +6,10 @@ from typing import Literal
 from rlhi import __version__
 
 
-def image(dependencies: Literal["cpu", "train"]) -> str:
+def image(dependencies: Literal["cpu", "train", "vllm"]) -> str:
     """The image that holds a class of dependencies.
 
-    ``RLHI_IMAGE_CPU`` and ``RLHI_IMAGE_TRAIN`` name another one, for instance by digest: KFP's cache goes by the name,
-    not by what a tag points at.
+    ``RLHI_IMAGE_CPU``, ``RLHI_IMAGE_TRAIN`` and ``RLHI_IMAGE_VLLM`` name another one, for instance by digest: KFP's
+    cache goes by the name, not by what a tag points at.
     """
     return os.environ.get(f"RLHI_IMAGE_{dependencies.upper()}") or f"rlhi-{dependencies}:{__version__}"

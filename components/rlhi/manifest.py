@@ -95,14 +95,21 @@ def load(folder: Path) -> Manifest:
     if not path.exists():
         raise InputError(f"{folder}: holds no {NAME}, so it is no stage's output or not complete; run that stage again")
     try:
-        values = json.loads(path.read_text())
-        values["funnel"] = [FunnelRow(**row) for row in values["funnel"]]
-        manifest = Manifest(**values)
+        manifest = read(json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a manifest of this version ({error}); run that stage again") from None
     if manifest.schema_version != SCHEMA_VERSION:
         raise InputError(f"{path}: schema version {manifest.schema_version}, this is {SCHEMA_VERSION}; run it again")
     return manifest
+
+
+def read(values: dict[str, Any]) -> Manifest:
+    """A manifest out of its JSON.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    return Manifest(**{**values, "funnel": [FunnelRow(**row) for row in values["funnel"]]})
 
 
 def count_reasons(dropped: Sequence[Dropped]) -> dict[str, int]:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -67,20 +68,38 @@ def refused(uri: str) -> Iterator[None]:
         raise InputError(message) from None
 
 
+@dataclass(frozen=True)
+class Around:
+    """What stands around a stage's run, as this process was told.
+
+    ``parent`` is the run of the ``arm`` that the task belongs to alone, else that of the whole pipeline, if there is
+    one; ``experiment`` is for a run that has none.
+    """
+
+    parent: str | None = None
+    experiment: str = EXPERIMENT
+    arm: str | None = None
+
+    @classmethod
+    def here(cls) -> "Around":
+        """As the variables say."""
+        arm = os.environ.get(ARM)
+        parent = json.loads(os.environ.get(ARMS) or "{}").get(arm, os.environ.get(PARENT))
+        return cls(parent, os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT), arm)
+
+
 def open_run(client: "MlflowClient", uri: str, name: str, seconds: float) -> str:
     """A run that started ``seconds`` ago, so that MLflow shows how long the stage took."""
-    parent = _parent()
-    place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri)
+    return begin_run(client, uri, name, time.time() - seconds, Around.here())
+
+
+def begin_run(client: "MlflowClient", uri: str, name: str, started: float, around: Around) -> str:
+    """A run that started at ``started``, in seconds since 1970."""
+    parent = around.parent
+    place = client.get_run(parent).info.experiment_id if parent else experiment(client, uri, around.experiment)
     tags = ORIGIN | ({"mlflow.parentRunId": parent} if parent else {})
-    started = int((time.time() - seconds) * 1000)
-    run_id: str = client.create_run(place, start_time=started, tags=tags, run_name=name).info.run_id
+    run_id: str = client.create_run(place, start_time=round(1000 * started), tags=tags, run_name=name).info.run_id
     return run_id
-
-
-def _parent() -> str | None:
-    """The run of the arm that this task belongs to, else that of the whole pipeline, if there is one."""
-    found: str | None = json.loads(os.environ.get(ARMS) or "{}").get(os.environ.get(ARM), os.environ.get(PARENT))
-    return found
 
 
 def close_run(client: "MlflowClient", run_id: str, status: str = "FINISHED") -> None:
@@ -89,9 +108,8 @@ def close_run(client: "MlflowClient", run_id: str, status: str = "FINISHED") -> 
         client.set_terminated(run_id, status)
 
 
-def experiment(client: "MlflowClient", uri: str, name: str | None = None) -> str:
-    """The id of the experiment, made on first use; of none that is named, that of this environment."""
-    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+def experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """The id of the experiment, made on first use."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -107,13 +125,18 @@ def _artifact_location(uri: str) -> str | None:
 
 
 def fill(
-    client: "MlflowClient", run_id: str, params: Mapping[str, str], points: Sequence[Point], tags: Mapping[str, str]
+    client: "MlflowClient",
+    run_id: str,
+    params: Mapping[str, str],
+    points: Sequence[Point],
+    tags: Mapping[str, str],
+    at: float | None = None,
 ) -> None:
-    """Logs all of it in one call, in the characters and lengths that MLflow allows."""
+    """Logs all of it in one call, in the characters and lengths that MLflow allows; as measured ``at``, else now."""
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-    now = int(time.time() * 1000)
+    now = round(1000 * (time.time() if at is None else at))
     client.log_batch(
         run_id,
         params=[Param(allowed_name(key), value[:MAX_PARAM_VAL_LENGTH]) for key, value in params.items()],

@@ -6,14 +6,13 @@ its tags ``differs.SETTING`` tell it from the first arm. The page that compares 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhi import manifest, tracking
-from rlhi.manifest import Manifest
 from rlhi.runs import ARMS, ORIGIN, PARENT, experiment, fill, refused, tolerated
 
 if TYPE_CHECKING:
@@ -59,11 +58,6 @@ def start(name: str, summary: str, arms: Mapping[str, Mapping[str, str]], params
             tags = {f"differs.{setting}": value for setting, value in differs.items()}
             fill(client, runs[arm], params, [], {"experiment": name, "recipe": arm, "arm": arm, **tags})
     return Study(whole, runs)
-
-
-def finish_arm(study: Study, arm: str, manifests: Sequence[Manifest], uri: str, *, failed: bool) -> None:
-    """Closes the run of an arm with what all of its stages made, those that it shares included."""
-    tracking.finish_pipeline(study.arms[arm], manifests, uri, failed=failed)
 
 
 def finish(study: Study, compared: Path | None, note: str, uri: str, *, failed: bool) -> None:

@@ -3,27 +3,33 @@
 A stage logs into the run that KFP's own plugin made for its task (``MLFLOW_RUN_ID``), else into a nested run of
 ``RLHI_PARENT_RUN_ID`` or of its arm's (`rlhi.study`), else into a run of its own. Without ``MLFLOW_TRACKING_URI``
 nothing is tracked. Tracking comes after the work is done (but for the curves of `rlhi.live`), so a server that does not
-answer costs a warning and never a finished stage.
+answer costs a warning and never a finished stage. What it has not got is kept (`rlhi.undelivered`) and delivered by the
+next stage that reaches it, by the end of the pipeline, or by ``python -m rlhi.deliver PLACE``.
 """
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhi import manifest
+from rlhi import manifest, undelivered
 from rlhi.curves import missing, points
 from rlhi.engine import tally
+from rlhi.errors import InputError
 from rlhi.manifest import FunnelRow, Manifest
-from rlhi.runs import ARM, ORIGIN, Point, close_run, experiment, fill, open_run, refused, tolerated
+from rlhi.runs import ORIGIN, Around, Point, begin_run, experiment, fill, refused
+from rlhi.said import Said, as_text, from_text, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
+log = logging.getLogger("rlhi")
 HEADLINES = (
     "evaluate",
     "benchmark",
@@ -31,31 +37,117 @@ HEADLINES = (
 )  # whose metrics tell one pipeline run from another; MLflow plots the first one
 GAP = "&nbsp;&nbsp;| "  # in a table, between whose columns MLflow sets no space
 PICTURES = ("*.png", "*.html", "*.md")
+ENOUGH = 3  # failures in a row
 COLUMNS: list[str | int] = ["stage", "rows_in", "kept", "kept %", "dropped", "reasons"]
 
 
 def log_stage(described: Manifest, folder: Path, *, reused: bool, run_id: str | None = None) -> None:
     """Logs one stage's parameters, counts, metrics, funnel, digests and pictures to its run.
 
-    ``run_id`` is that run if it has been opened while the stage ran.
+    ``run_id`` is that run if it has been opened while the stage ran. What cannot be delivered is kept; what others have
+    kept before is delivered too: see `rlhi.undelivered`.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return
-    with tolerated(uri):
-        from mlflow import MlflowClient
+    own = os.environ.get("MLFLOW_RUN_ID")
+    opened = run_id or own
+    said = Said(
+        [described],
+        now(),
+        opened,
+        ours=opened is None or opened != own,
+        folder=str(folder),
+        reused=reused,
+        curves=points(folder),
+        around=Around.here(),
+    )
+    _tell(said, uri, undelivered.place_of(folder))
 
-        client = MlflowClient(tracking_uri=uri)
-        opened = run_id or os.environ.get("MLFLOW_RUN_ID")
-        own = opened or open_run(client, uri, described.title, 0.0 if reused else described.seconds)
-        try:
-            curves = missing(client, own, points(folder))  # the rest was written while it trained
-            fill(client, own, _flat(described.config), [*_points(described), *curves], _tags(described, reused))
-            client.log_inputs(own, _datasets(described, folder))
-            _log_files(client, own, folder)
-            client.log_dict(own, _table(described.funnel), "funnel.json")
-        finally:
-            close_run(client, own)
+
+def deliver(place: str, uri: str) -> tuple[int, int]:
+    """Tells MLflow what is kept in ``place``; how many of it it took, and are left.
+
+    One that it does not take keeps none behind it from being told, but several do: then it is away.
+
+    Raises:
+        InputError: the place cannot be used.
+    """
+    spool, sent, failed = undelivered.open_spool(place), 0, 0
+    if not spool.names():
+        return 0, 0
+    with spool.alone() as mine:
+        for name in spool.names() if mine else []:
+            said, error = _sent(from_text(f"{place}/{name}", spool.read(name)), uri)
+            if error is not None:
+                spool.write(name, as_text(said))
+                log.warning("%s; %s/%s waits for it", error, place, name)
+                failed += 1
+            else:
+                spool.drop(name)
+                sent, failed = sent + 1, 0
+            if failed == ENOUGH:
+                break
+    return sent, len(spool.names())
+
+
+def _tell(said: Said, uri: str, place: str) -> None:
+    """Tells MLflow, and if it cannot be told, the place; no failure here costs a finished stage."""
+    said, error = _sent(said, uri)
+    try:
+        if error is None:
+            deliver(place, uri)
+        else:
+            undelivered.open_spool(place).write(undelivered.new_name(said.title), as_text(said))
+            log.warning("%s; the output is complete, and what it says waits in %s", error, place)
+    except InputError as lost:
+        log.warning("%s; the output is complete", " and ".join(map(str, filter(None, (error, lost)))))
+
+
+def _sent(said: Said, uri: str) -> tuple[Said, InputError | None]:
+    """Opens the run if there is none, and fills it; gives it with its run, and why it could not be filled."""
+    try:
+        with refused(uri):
+            from mlflow import MlflowClient
+
+            client = MlflowClient(tracking_uri=uri)
+            if said.run_id is None:
+                started = said.ended - (0.0 if said.reused else said.manifests[0].seconds)
+                said = replace(said, run_id=begin_run(client, uri, said.title, started, said.around))
+            (_send_pipeline if said.folder is None else _send_stage)(client, said)
+    except InputError as error:
+        return said, error
+    return said, None
+
+
+def _send_stage(client: "MlflowClient", said: Said) -> None:
+    (described,), folder, own = said.manifests, Path(said.folder or ""), said.run_id or ""
+    try:
+        curves = missing(client, own, said.curves)  # the rest was written while it trained
+        tags = _tags(described, said.reused, said.around.arm)
+        fill(client, own, _flat(described.config), [*_points(described), *curves], tags, said.ended)
+        client.log_inputs(own, _datasets(described, folder))
+        _log_files(client, own, folder)
+        if not folder.exists():  # the output has gone to S3 since, and its pictures with it
+            client.log_dict(own, asdict(described), manifest.NAME)
+        client.log_dict(own, _table(described.funnel), "funnel.json")
+    finally:
+        if said.ours:
+            client.set_terminated(own, "FINISHED", round(1000 * said.ended))
+
+
+def _send_pipeline(client: "MlflowClient", said: Said) -> None:
+    run_id, manifests = said.run_id or "", said.manifests
+    try:
+        known = client.get_run(run_id).data.params
+        params = {key: value for key, value in _settings(manifests).items() if key not in known}
+        funnel = [row for described in manifests for row in described.funnel[-1:]]
+        notes = {f"{made.stage}.{name}": text for made in manifests for name, text in made.notes.items()}
+        fill(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes), said.ended)
+        client.log_dict(run_id, _table(funnel), "funnel.json")
+        client.log_inputs(run_id, _sources(manifests))
+    finally:
+        client.set_terminated(run_id, "FAILED" if said.failed else "FINISHED", round(1000 * said.ended))
 
 
 def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
@@ -69,27 +161,25 @@ def start_pipeline(name: str, params: Mapping[str, str], uri: str) -> str:
 
         client = MlflowClient(tracking_uri=uri)
         run_name = f"{name} {datetime.now():%m-%d %H:%M}"
-        run_id: str = client.create_run(experiment(client, uri), tags=ORIGIN, run_name=run_name).info.run_id
+        run_id: str = client.create_run(
+            experiment(client, uri, Around.here().experiment), tags=ORIGIN, run_name=run_name
+        ).info.run_id
         fill(client, run_id, params, [], {"recipe": name})
     return run_id
 
 
-def finish_pipeline(run_id: str, manifests: Sequence[Manifest], uri: str, failed: bool = False) -> None:
-    """Closes the parent run with all settings, the headline metrics and the funnel of ``manifests``."""
-    with tolerated(uri):
-        from mlflow import MlflowClient
+def finish_pipeline(
+    run_id: str, manifests: Sequence[Manifest], uri: str, failed: bool = False, place: str | None = None
+) -> None:
+    """Closes the parent run with all settings, the headline metrics and the funnel of ``manifests``.
 
-        client = MlflowClient(tracking_uri=uri)
-        try:
-            known = client.get_run(run_id).data.params
-            params = {key: value for key, value in _settings(manifests).items() if key not in known}
-            funnel = [row for described in manifests for row in described.funnel[-1:]]
-            notes = {f"{made.stage}.{name}": text for made in manifests for name, text in made.notes.items()}
-            fill(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes))
-            client.log_dict(run_id, _table(funnel), "funnel.json")
-            client.log_inputs(run_id, _sources(manifests))
-        finally:
-            client.set_terminated(run_id, "FAILED" if failed else "FINISHED")
+    ``place`` is where its stages keep what they could not deliver, and this is kept too.
+    """
+    said = Said(manifests, now(), run_id, failed=failed)
+    if place is not None:
+        _tell(said, uri, place)
+    elif error := _sent(said, uri)[1]:
+        log.warning("%s; the outputs are complete", error)
 
 
 def _log_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
@@ -118,9 +208,9 @@ def _points(described: Manifest) -> list[Point]:
     return [(name, value, 0) for name, value in figures.items()]
 
 
-def _tags(described: Manifest, reused: bool) -> dict[str, str]:
+def _tags(described: Manifest, reused: bool, arm: str | None) -> dict[str, str]:
     fields = {name: getattr(described, name) for name in ("stage", "code_version", "config_hash", "digest")}
-    if arm := os.environ.get(ARM):
+    if arm:
         fields["arm"] = arm
     inputs = {f"input.{name}": value for name, value in described.inputs.items()}
     prompts = {f"prompt.{name}": value for name, value in described.prompt_hashes.items()}

@@ -3,6 +3,9 @@
 ``RLHI_WATERMARK`` names a folder of one recurring run on S3. A run leaves out the files that its ``seen.json`` lists
 with their sizes and times, and writes what would be seen after it as ``pending/RUN.json``. Only the last task of a run
 that succeeded makes that the new ``seen.json``; what a failed run has read is read again.
+
+Where nothing is new, ingest writes no rows and the note `NOTE`, and so does every stage that reads what it wrote,
+without being run: the run succeeds, and asks no model.
 """
 
 import json
@@ -17,14 +20,20 @@ from rlhi.sources import SourceFile
 
 VARIABLE = "RLHI_WATERMARK"
 SEEN = "seen.json"
+NOTE = "nothing new"
 PATIENCE = 30.0  # seconds
+
+
+class NothingNewError(InputError):
+    """All that there is has been read."""
 
 
 def unseen(uri: str, files: Sequence[SourceFile]) -> list[SourceFile]:
     """Those of the files of ``uri`` that no successful run has read as they are; all where there is no watermark.
 
     Raises:
-        InputError: nothing is new, or the watermark cannot be read.
+        NothingNewError: none is new.
+        InputError: the watermark cannot be read.
     """
     place = os.environ.get(VARIABLE)
     if not place:
@@ -32,7 +41,7 @@ def unseen(uri: str, files: Sequence[SourceFile]) -> list[SourceFile]:
     seen = _load(Bucket(place), SEEN)
     new = [file for file in files if seen.get(file.path) != _state(file)]
     if not new:
-        raise InputError(f"{uri}: none of its {len(files)} files is new since the last run that succeeded")
+        raise NothingNewError(f"{uri}: none of its {len(files)} files is new since the last run that succeeded")
     return new
 
 
@@ -40,7 +49,8 @@ def take(uri: str, files: Sequence[SourceFile]) -> list[SourceFile]:
     """As `unseen`, and writes down for `advance` that this run reads them.
 
     Raises:
-        InputError: nothing is new, or the watermark cannot be read or written.
+        NothingNewError: none is new.
+        InputError: the watermark cannot be read or written.
     """
     new, place = unseen(uri, files), os.environ.get(VARIABLE)
     if place:
@@ -53,6 +63,11 @@ def digests() -> dict[str, str]:
     """What of the watermark decides on an output: by name, the digest of what was seen."""
     place = os.environ.get(VARIABLE)
     return {"watermark": digest(json.dumps(_load(Bucket(place), SEEN), sort_keys=True))} if place else {}
+
+
+def taken(place: str) -> bool:
+    """Whether this run has read something new."""
+    return Bucket(place).get(_pending(), PATIENCE).body is not None
 
 
 def advance(place: str, *, succeeded: bool) -> bool:

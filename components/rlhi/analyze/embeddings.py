@@ -65,12 +65,16 @@ def open_embedder(config: EmbeddingConfig) -> Embedder:
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    from rlhi.engine.places import place_of
+
     transformers_logging.disable_progress_bar()
     name = str(folder()) if config.id == "embedded" else config.id
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=config.revision, truncation_side="left")
-        model = AutoModel.from_pretrained(name, revision=config.revision, dtype=torch.float32)
+        place = place_of(name, config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(place.name, revision=place.commit, truncation_side="left")
+        place.fetch()
+        model = AutoModel.from_pretrained(place.name, revision=place.commit, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"embedding.id={config.id!r}: cannot be loaded: {reason}") from None

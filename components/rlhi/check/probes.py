@@ -9,6 +9,8 @@ from typing import Any
 import urllib3
 
 from rlhi import watermark
+from rlhi.engine import places
+from rlhi.engine.s3 import models as s3
 from rlhi.engine.s3.bucket import Bucket
 from rlhi.errors import InputError
 from rlhi.sources import content_digest, list_files
@@ -50,12 +52,16 @@ def bucket(place: str) -> None:
 
 
 def source(uri: str) -> None:
-    """Whether there is something to read, and something new where earlier runs have read.
+    """Whether there is something to read.
 
     Raises:
         InputError: there is not.
+        UncheckedError: earlier runs have read all of it; the stages have nothing to do then.
     """
-    watermark.unseen(uri, list_files(uri))
+    try:
+        watermark.unseen(uri, list_files(uri))
+    except watermark.NothingNewError as nothing:
+        raise UncheckedError(f"{nothing}; the stages have nothing to do") from None
 
 
 def data(listed: str) -> None:
@@ -102,13 +108,16 @@ def server(url: str, variable: str) -> None:
 
 
 def model(name: str) -> None:
-    """Whether a model of Hugging Face can be read with the token that is set; one in the image is not asked for.
+    """Whether a model can be read, on Hugging Face with the token that is set; one in the image is not asked for.
 
     Raises:
         InputError: it cannot.
         UncheckedError: it is a folder, or this pod is told to stay offline.
     """
-    identity, _, revision = name.partition("@")
+    if name.startswith(s3.SCHEME):
+        s3.look(*places.pinned(name, None), PATIENCE)
+        return
+    identity, _, revision = name.removeprefix(places.HUB).partition("@")
     if identity == "embedded":
         return
     if identity.startswith((".", "/")):

@@ -1,8 +1,8 @@
 """Checks what a run needs, all at once and within a minute, and lists all that is missing.
 
-That is: the place of the outputs can be written and read, the source holds files (for a recurring run, new ones), other
-data is there, the secrets are set, MLflow and the models' servers answer, the models can be read, and nodes have the
-accelerators. What cannot be asked from here is said to be unchecked and fails nothing.
+That is: the place of the outputs can be written and read, the source holds files, other data is there, the secrets are
+set, MLflow and the models' servers answer, the models can be read, and nodes have the accelerators. What cannot be
+asked from here is said to be unchecked and fails nothing; nor does a recurring run whose source has nothing new.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from rlhi.config import as_dict
 from rlhi.dpo.config import DpoConfig
 from rlhi.dpo.watch import best_step
+from rlhi.engine.places import pinned
 from rlhi.evaluate.clusters import interval
 from rlhi.manifest import FunnelRow
 from rlhi.page import counted, percent
@@ -110,7 +111,8 @@ def hub_id(config: DpoConfig) -> str | None:
     """The base model's name on the hub; null for a folder."""
     if config.model.id == "embedded":
         return EMBEDDED
-    return config.model.id if re.fullmatch(r"\w[\w.-]*/[\w.-]+", config.model.id) else None
+    name = pinned(config.model.id, None)[0]
+    return name if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) else None
 
 
 def _front(card: Card) -> ModelCardData:

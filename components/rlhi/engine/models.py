@@ -14,16 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from rlhi.config import ModelConfig, digest
-from rlhi.engine import embedded
+from rlhi.config import ModelConfig
+from rlhi.engine.places import nothing, place_of
 from rlhi.errors import InputError
 from rlhi.manifest import folder_digest
 from rlhi.render import Renderer
-
-WEIGHTS = {".bin", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,7 @@ def load_policy(config: ModelConfig, trained: Path | None = None, dtype: torch.d
 
     def load() -> Any:
         with _explained(config):
+            found.fetch()
             model = AutoModelForCausalLM.from_pretrained(found.name, revision=found.commit, dtype=dtype)
         return _merged(model, found.adapter).to(device).eval()
 
@@ -89,7 +87,7 @@ class Identified:
     """A folder or a hub's ``name`` and ``commit``, what names the ``weights`` there, and how to render for them.
 
     ``longest`` counts the tokens that its positions are made for; null where it does not say. ``adapter`` is the folder
-    of what is to be added to the weights.
+    of what is to be added to the weights. Before they are loaded, ``fetch`` brings them.
     """
 
     name: str
@@ -98,6 +96,7 @@ class Identified:
     renderer: Renderer
     longest: int | None
     adapter: Path | None
+    fetch: Callable[[], None] = nothing
 
 
 def identify(config: ModelConfig, trained: Path | None = None) -> Identified:
@@ -109,16 +108,16 @@ def identify(config: ModelConfig, trained: Path | None = None) -> Identified:
         InputError: it is not there, or its chat template cannot be used.
     """
     transformers_logging.disable_progress_bar()
-    name = str(embedded.folder()) if config.id == "embedded" else config.id
     with _explained(config):
-        commit = commit_of(name, config.revision)
-        weights = weights_of(name, commit, trained)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit)
-        longest = getattr(AutoConfig.from_pretrained(name, revision=commit), "max_position_embeddings", None)
+        place = place_of(config.id, config.revision)
+        tokenizer = AutoTokenizer.from_pretrained(place.name, revision=place.commit)
+        settings = AutoConfig.from_pretrained(place.name, revision=place.commit)
+    longest = getattr(settings, "max_position_embeddings", None)
     renderer = Renderer(tokenizer, config.persona_role)
     renderer.check()
+    weights = place.weights if trained is None else f"{place.weights}+{folder_digest(trained)}"
     if trained is None or (trained / "adapter_config.json").exists():
-        return Identified(name, commit, weights, renderer, longest, trained)
+        return Identified(place.name, place.commit, weights, renderer, longest, trained, place.fetch)
     return Identified(str(trained), None, weights, renderer, longest, None)
 
 
@@ -137,39 +136,6 @@ def _explained(config: ModelConfig) -> Iterator[None]:
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"model.id={config.id!r}: cannot be loaded: {reason}") from None
-
-
-def commit_of(name: str, revision: str | None) -> str | None:
-    """What the revision of a hub's model points at now; all of the model is loaded by it, whenever that will be.
-
-    Null for a local folder.
-    """
-    if Path(name).is_dir():
-        return None
-    return Path(cached_file(name, "config.json", revision=revision)).parent.name
-
-
-def weights_of(name: str, commit: str | None, trained: Path | None = None) -> str:
-    """The model by what is behind its name: the commit of a hub's, the files of a folder, and what was trained of it.
-
-    Of files name, size and time of change count, not the gigabytes in them: a copied folder is taken for another model.
-    Of what was trained the content counts: each pod has a copy of its own.
-    """
-    base = _files(Path(name)) if commit is None else f"{name}@{commit}"
-    return base if trained is None else f"{base}+{folder_digest(trained)}"
-
-
-def _files(folder: Path) -> str:
-    """Digest of a model's folder.
-
-    Raises:
-        OSError: it holds no weights; without this, that would show when the first reply is asked for.
-    """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    if not {path.suffix for path in files} & WEIGHTS:
-        raise OSError(f"{folder} holds no weights ({', '.join(sorted(WEIGHTS))})")
-    found = [(str(path.relative_to(folder)), path.stat()) for path in files]
-    return digest("\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found))
 
 
 def device_of(config: ModelConfig) -> str:

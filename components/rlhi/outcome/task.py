@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rlhi import watermark
+from rlhi import tracking, undelivered, watermark
 from rlhi.config import from_text, parse
 from rlhi.engine.s3.bucket import Bucket
 from rlhi.errors import InputError
@@ -33,14 +33,34 @@ def main(argv: Sequence[str]) -> int:
     if not isinstance(given, dict):
         raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
     config = parse(OutcomeConfig, given, "outcome")
+    place = os.environ.get(watermark.VARIABLE) or None
     described = describe(flags.status, config.recipe)
+    succeeded = described["state"] in SUCCEEDED
+    described["nothing_new"] = place is not None and succeeded and not watermark.taken(place)
     name = f"{described['run'] or described['ended_at']}.json"
     Bucket(config.place).put(name, json.dumps(described, indent=2).encode(), PATIENCE)
     sys.stderr.write(f"outcome: {described['state']}, written to {config.place}/{name}\n")
-    if place := os.environ.get(watermark.VARIABLE):
-        moved = watermark.advance(place, succeeded=described["state"] in SUCCEEDED)
+    _deliver()
+    if described["nothing_new"]:
+        sys.stderr.write("outcome: there was nothing new to read\n")
+    elif place is not None:
+        moved = watermark.advance(place, succeeded=succeeded)
         sys.stderr.write(f"outcome: the watermark {'has moved' if moved else 'stays'}\n")
     return 0
+
+
+def _deliver() -> None:
+    """Gives MLflow what it has not got from this run's tasks, and from earlier runs'; it may stay away."""
+    place, uri = os.environ.get(undelivered.VARIABLE), os.environ.get("MLFLOW_TRACKING_URI")
+    if not place or not uri:
+        return
+    try:
+        sent, left = tracking.deliver(place, uri)
+    except InputError as error:
+        sys.stderr.write(f"outcome: MLflow is not told what waits for it: {error}\n")
+    else:
+        if sent or left:
+            sys.stderr.write(f"outcome: MLflow is told of {sent} runs that waited for it, {left} wait in {place}\n")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ one prefix tree (`rlhi.trees`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from rlhi.config import ModelConfig, digest
-from rlhi.engine.models import commit_of, device_of, weights_of
+from rlhi.engine.models import device_of
+from rlhi.engine.places import Place, pinned, place_of
 from rlhi.errors import InputError
 from rlhi.records import Candidates
 from rlhi.render import Renderer, prompt
@@ -104,21 +106,21 @@ def load_classifier(config: ModelConfig, given: Contract | None, layout: Layout,
     """
     if config.id == "embedded":
         raise InputError("reward.model.id='embedded': is no reward model; give a sequence classifier with one label")
-    contract = contract_of(config.id, given)
     transformers_logging.disable_progress_bar()
     try:
-        commit = commit_of(config.id, config.revision)
-        settings = AutoConfig.from_pretrained(config.id, revision=commit)
+        place = place_of(config.id, config.revision)
+        contract = contract_of(pinned(config.id, None)[0], given, Path(place.name))
+        settings = AutoConfig.from_pretrained(place.name, revision=place.commit)
         check_settings(settings, config.id)
-        tokenizer = AutoTokenizer.from_pretrained(config.id, revision=commit)
+        tokenizer = AutoTokenizer.from_pretrained(place.name, revision=place.commit)
         renderer = Renderer(tokenizer, contract.persona)
         contract = checked(contract, renderer, settings.pad_token_id)
-        model = _load(config, commit)
+        model = _load(config, place)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"reward.model.id={config.id!r}: cannot be loaded: {reason}") from None
     reader = Reader(renderer, contract, knows_persona)
-    return Classifier(model, reader, config.id, weights_of(config.id, commit), layout)
+    return Classifier(model, reader, config.id, place.weights, layout)
 
 
 def check_settings(settings: Any, name: str) -> None:
@@ -142,11 +144,12 @@ def _is_known(name: str) -> bool:
     return isinstance(found, type) and issubclass(found, GenericForSequenceClassification)
 
 
-def _load(config: ModelConfig, commit: str | None) -> Any:
+def _load(config: ModelConfig, place: Place) -> Any:
+    place.fetch()
     device = device_of(config)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model, loaded = AutoModelForSequenceClassification.from_pretrained(
-        config.id, revision=commit, dtype=dtype, output_loading_info=True
+        place.name, revision=place.commit, dtype=dtype, output_loading_info=True
     )
     if missing := sorted(loaded["missing_keys"]):
         there = "v_head.weight" in loaded["unexpected_keys"]

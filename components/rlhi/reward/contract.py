@@ -52,15 +52,17 @@ KNOWN = {"Nexusflow/Athene-RM-8B": ATHENE} | {
 }
 
 
-def contract_of(name: str, given: Contract | None) -> Contract:
+def contract_of(name: str, given: Contract | None, folder: Path | None = None) -> Contract:
     """The contract of the model ``name``: as given, else the one beside its checkpoint, else the known one.
+
+    ``folder`` is that of the checkpoint, where the name is another.
 
     Raises:
         InputError: there is none, or its file cannot be read.
     """
     if given is not None:
         return given
-    path = Path(name) / FILE
+    path = (folder or Path(name)) / FILE
     if path.exists():
         return _load(path)
     if name in KNOWN:

@@ -22,6 +22,15 @@ class Toleration:
 
 
 @dataclass(frozen=True, kw_only=True, config=CLOSED)
+class Scratch:
+    """A disk of each node's own, made and deleted with it: caches of models, and temporary files."""
+
+    size: str = Field(pattern=r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$", description="Such as 500Gi.")
+    storage_class: str | None = Field(default=None, description="Of a volume; null: the disk of the machine.")
+    mount: str = Field(default="/scratch", pattern="^/", description="Where it is.")
+
+
+@dataclass(frozen=True, kw_only=True, config=CLOSED)
 class TrainJobConfig:
     """The nodes of a training, as Kubernetes is asked for them."""
 
@@ -38,6 +47,9 @@ class TrainJobConfig:
     node_selector: dict[str, str] = Field(default_factory=dict, description="Labels that the nodes have.")
     tolerations: tuple[Toleration, ...] = Field(default=(), description="Taints that the nodes may have.")
     queue: str | None = Field(default=None, description="Kueue's local queue; null: not by Kueue.")
+    scratch: Scratch | None = Field(
+        default=None, description='A disk for caches of models, such as {"size": "500Gi"}; null: what the image has.'
+    )
 
     def __post_init__(self) -> None:
         """Refuses a secret in the place of its name. The message does not repeat it."""

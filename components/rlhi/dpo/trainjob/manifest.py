@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rlhi.config import digest
-from rlhi.dpo.trainjob.config import Toleration, TrainJobConfig
+from rlhi.dpo.trainjob.config import Scratch, Toleration, TrainJobConfig
 from rlhi.images import image
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 SPEC = "rlhi/spec"  # annotation: webhooks add to a spec, so two of them cannot be compared
+GROUP_ID = 65532  # that the image runs as, and so that the volumes must belong to
 NODE = "node"  # the runtime's job and its container
 # what the nodes are told as this process was; keys and tokens are no part of it
 PASSED_ON = (
@@ -23,6 +24,8 @@ PASSED_ON = (
     "HF_ENDPOINT",
     "HF_HUB_OFFLINE",
     "RLHI_CHECKPOINTS",
+    "RLHI_S3_SSE",
+    "RLHI_S3_SSE_KMS_KEY_ID",
 )
 
 
@@ -59,7 +62,8 @@ def _trainer(work: "Work", config: TrainJobConfig) -> dict[str, Any]:
     Requests are given beside limits: without them some versions of it take one process.
     """
     amounts = {name: str(amount) for name, amount in config.resources.items()}
-    named = [{"name": name, "value": os.environ[name]} for name in PASSED_ON if os.environ.get(name)]
+    told = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)} | _caches(config.scratch)
+    named = [{"name": name, "value": value} for name, value in told.items()]
     return {
         "image": image("train"),
         "command": ["torchrun", "-m", "rlhi.dpo.work", work.job],
@@ -68,6 +72,13 @@ def _trainer(work: "Work", config: TrainJobConfig) -> dict[str, Any]:
         **({"resourcesPerNode": {"limits": amounts, "requests": amounts}} if amounts else {}),
         "env": named + [_secret(name, place) for name, place in config.secrets.items()],
     }
+
+
+def _caches(disk: Scratch | None) -> dict[str, str]:
+    """Where models are fetched to, on the disk that is there for it."""
+    if disk is None:
+        return {}
+    return {"HF_HOME": f"{disk.mount}/huggingface", "RLHI_CACHE": f"{disk.mount}/rlhi", "TMPDIR": disk.mount}
 
 
 def _secret(variable: str, place: str) -> dict[str, Any]:
@@ -84,12 +95,26 @@ def _patches(work: "Work", config: TrainJobConfig) -> list[dict[str, Any]]:
             "tolerations": [_toleration(each) for each in config.tolerations] or None,
         }
     )
+    volumes = {}
     if work.processes > 1:  # NCCL's, between the GPUs of a node; a container has 64 MB without it
-        pod["volumes"] = [{"name": "shm", "emptyDir": {"medium": "Memory"}}]
-        pod["containers"] = [{"name": NODE, "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]  # noqa: S108
+        volumes["/dev/shm"] = {"name": "shm", "emptyDir": {"medium": "Memory"}}  # noqa: S108
+    if config.scratch is not None:
+        volumes[config.scratch.mount] = {"name": "scratch", **_volume(config.scratch)}
+        pod["securityContext"] = {"fsGroup": GROUP_ID, "fsGroupChangePolicy": "OnRootMismatch"}
+    if volumes:
+        mounts = [{"name": volume["name"], "mountPath": place} for place, volume in volumes.items()]
+        pod |= {"volumes": [*volumes.values()], "containers": [{"name": NODE, "volumeMounts": mounts}]}
     job = {"name": NODE, "template": {"spec": {"template": {"spec": pod}}}}
     patch = {"manager": "rlhi", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [job]}}}}
     return [patch] if pod else []
+
+
+def _volume(disk: Scratch) -> dict[str, Any]:
+    if disk.storage_class is None:
+        return {"emptyDir": {"sizeLimit": disk.size}}
+    asked = {"accessModes": ["ReadWriteOnce"], "storageClassName": disk.storage_class}
+    claim = {"spec": {**asked, "resources": {"requests": {"storage": disk.size}}}}
+    return {"ephemeral": {"volumeClaimTemplate": claim}}
 
 
 def _toleration(each: Toleration) -> dict[str, Any]:

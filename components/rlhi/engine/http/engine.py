@@ -23,6 +23,7 @@ from rlhi.engine.http import wire
 from rlhi.engine.http.choices import scores
 from rlhi.engine.http.exchange import ANSWERED, Exchange, Job, prompt_tokens
 from rlhi.engine.http.secret import read_key
+from rlhi.engine.places import without_weights
 from rlhi.engine.seeds import runs, seed_of
 from rlhi.errors import InputError
 from rlhi.records import Message
@@ -140,7 +141,8 @@ def load_renderer(tokenizer: str, persona_role: str) -> Renderer:
     try:
         from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        name, revision = without_weights(tokenizer)
+        loaded = AutoTokenizer.from_pretrained(name, revision=revision)
     except ImportError:
         raise InputError(f"{where}: needs transformers: pip install 'rlhi[train]'") from None
     except (OSError, ValueError) as error:

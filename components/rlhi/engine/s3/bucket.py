@@ -20,6 +20,7 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rlhi.engine.s3.encryption import encryption
 from rlhi.errors import InputError
 
 log = logging.getLogger("rlhi")
@@ -66,6 +67,15 @@ class Found:
     time: float
 
 
+@dataclass(frozen=True)
+class Object:
+    """What a listing says of an object: its bytes, the tag of its content, and when it was written, in seconds."""
+
+    size: int
+    tag: str
+    changed: float = 0.0
+
+
 class Bucket:
     """The objects whose names begin with the prefix of ``url``. For any number of threads.
 
@@ -81,6 +91,7 @@ class Bucket:
         self.url = url.rstrip("/")
         self.patience = PATIENCE
         self._bucket, self._prefix = found[1], (found[2] or "").strip("/")
+        self._encryption = encryption()
         self._client = _client(url)
 
     def names(self, folder: str, patience: float | None = None) -> list[str]:
@@ -89,11 +100,18 @@ class Bucket:
 
     def sizes(self, folder: str, patience: float | None = None) -> dict[str, int]:
         """The names below ``folder`` and how many bytes each object has."""
-        found: dict[str, int] = {}
+        return {name: found.size for name, found in self.objects(folder, patience).items()}
+
+    def objects(self, folder: str, patience: float | None = None) -> dict[str, Object]:
+        """What lies below ``folder``, by name."""
+        found: dict[str, Object] = {}
         given: dict[str, str] = {"Prefix": self._key(folder)}
         while True:
             page = self._ask("list_objects_v2", patience, **given)
-            found |= {item["Key"].removeprefix(self._key("")): item["Size"] for item in page.get("Contents", [])}
+            for item in page.get("Contents", []):
+                found[item["Key"].removeprefix(self._key(""))] = Object(
+                    item["Size"], item["ETag"], item["LastModified"].timestamp()
+                )
             if not page.get("IsTruncated"):
                 return found
             given["ContinuationToken"] = page["NextContinuationToken"]
@@ -119,7 +137,8 @@ class Bucket:
             ConflictError: the condition is not met.
         """
         try:
-            self._ask("put_object", patience, Key=self._key(name), Body=body, **(condition or {}))
+            given = {"Key": self._key(name), "Body": body, **self._encryption, **(condition or {})}
+            self._ask("put_object", patience, **given)
         except ClientError as error:
             # 404: what should be replaced is gone; 409: another write is under way
             if condition and _status(error) in (404, 409, 412):
@@ -205,7 +224,7 @@ class Bucket:
         def call() -> dict[str, Any]:
             answer: dict[str, Any] = ask(Bucket=self._bucket, **given)
             if operation == "get_object":
-                answer["Body"] = answer["Body"].read()
+                answer["Body"] = _all_of(answer["Body"].read(), given.get("Range"))
             return answer
 
         return self._patiently(call, self.patience if patience is None else patience)
@@ -249,6 +268,15 @@ def _client(url: str) -> Any:
         return boto3.Session().client("s3", config=config, region_name=os.environ.get("AWS_REGION"))
     except (BotoCoreError, ValueError) as error:
         raise InputError(f"{url}: {error}; see the AWS_* variables") from None
+
+
+def _all_of(body: bytes, asked: str | None) -> bytes:
+    """``body``, unless it is shorter than the range that was asked for."""
+    if asked is not None:
+        first, last = map(int, asked.removeprefix("bytes=").split("-"))
+        if len(body) != last + 1 - first:
+            raise exceptions.IncompleteReadError(actual_bytes=len(body), expected_bytes=last + 1 - first)
+    return body
 
 
 def _passes(error: Exception) -> bool:

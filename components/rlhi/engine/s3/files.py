@@ -1,6 +1,7 @@
 """Files of any size in a bucket: in parts, several at a time, each tried again alone."""
 
 import os
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ class Files(Bucket):
             self.put(name, path.read_bytes())
             return
         given = {"Key": self._key(name)}
-        given["UploadId"] = self._ask("create_multipart_upload", None, **given)["UploadId"]
+        given["UploadId"] = self._ask("create_multipart_upload", None, **given, **self._encryption)["UploadId"]
 
         def send(start: int) -> str:
             body = _read(path, start)
@@ -39,14 +40,25 @@ class Files(Bucket):
             if self.sizes(name).get(name) != path.stat().st_size:
                 raise
 
-    def download(self, name: str, path: Path, size: int) -> None:
-        """Reads one object of ``size`` bytes into a file."""
+    def download(
+        self,
+        name: str,
+        path: Path,
+        size: int,
+        condition: Mapping[str, str] | None = None,
+        tell: Callable[[int], object] = bool,
+    ) -> None:
+        """Reads one object of ``size`` bytes into a file; under a condition: that it still has a tag, `same`.
+
+        ``tell`` is told how many bytes have come with each part.
+        """
         with open(path, "wb") as file:
 
             def fetch(start: int) -> None:
                 wanted = f"bytes={start}-{min(start + PART, size) - 1}"
-                answer = self._ask("get_object", None, Key=self._key(name), Range=wanted)
+                answer = self._ask("get_object", None, Key=self._key(name), Range=wanted, **(condition or {}))
                 os.pwrite(file.fileno(), answer["Body"], start)
+                tell(len(answer["Body"]))
 
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 list(pool.map(fetch, range(0, size, PART)))

@@ -36,6 +36,7 @@ def start(found: Identified, model: ModelConfig, settings: VllmConfig) -> list[R
         InputError: vLLM cannot load the model, or the memory does not hold what it needs.
     """
     _free_gpu()
+    found.fetch()
     told = Told()
     try:
         with _explained(model, told), told.listening():

@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Prin
 from transformers.utils import logging as transformers_logging
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
-from rlhi.engine import embedded
 from rlhi.engine.models import device_of
+from rlhi.engine.places import place_of
 from rlhi.errors import InputError
 from rlhi.progress import silent
 from rlhi.records import Message
@@ -67,14 +67,15 @@ def open_base(config: TrainingConfig, name: str) -> Base:
     """
     transformers_logging.disable_progress_bar()
     torch.manual_seed(config.seed)  # the head is random
-    where = str(embedded.folder()) if config.model.id == "embedded" else config.model.id
     device = device_of(config.model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=config.model.revision)
+        place = place_of(config.model.id, config.model.revision)
+        place.fetch()
+        tokenizer = AutoTokenizer.from_pretrained(place.name, revision=place.commit)
         with suppress_seqcls_warning():  # that the head is new
             model = AutoModelForSequenceClassification.from_pretrained(
-                where,
-                revision=config.model.revision,
+                place.name,
+                revision=place.commit,
                 num_labels=1,
                 dtype=torch.float32 if device == "cpu" else torch.bfloat16,
             )
