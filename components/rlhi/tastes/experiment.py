@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhi.tastes.config import Arm, TastesConfig
-from rlhi.tastes.heldout import tests
+from rlhi.tastes.heldout import held_out
 from rlhi.tastes.people import training_people
 from rlhi.tastes.requests import asks
 from rlhi.tastes.twins import Drawing, draw, pairs
@@ -73,7 +73,7 @@ def tune_arm(place: Place) -> float:
     path = place.folder / TUNED
     if not path.exists():
         users, turns = VALIDATION
-        shown = tests("validation", users, turns, 0)
+        shown = held_out("validation", users, turns, 0)
         write(path, guided(_policy(place), shown, place.config))
     found = json.loads(path.read_text())
     return float(found["reward"])
@@ -88,7 +88,7 @@ def measure_arm(place: Place) -> None:
         return
     place.folder.mkdir(parents=True, exist_ok=True)
     policy, base, config = _policy(place), _policy(replace(place, arm="base")), place.config
-    shown = tests("test", config.users, config.turns, config.seed)
+    shown = held_out("test", config.users, config.turns, config.seed)
     found = {
         "answers": [asdict(one) for one in answers(policy, base, shown, config)],
         "contrasts": [asdict(one) for one in contrasts(policy, config)],

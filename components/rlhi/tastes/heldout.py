@@ -10,7 +10,7 @@ from rlhi.tastes.requests import Ask, Use, asks, is_new
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class HeldOut:
     """A request of a test user, and how the rule scores what is said to it."""
 
     turn: HeldOutTurn
@@ -18,7 +18,7 @@ class Test:
     ask: Ask
 
 
-def tests(use: Use, users: int, turns: int, seed: int) -> list[Test]:
+def held_out(use: Use, users: int, turns: int, seed: int) -> list[HeldOut]:
     """``turns`` requests of ``users`` users of each taste, with the user's persona and that of the opposite user.
 
     A user has one persona in one wording; requests are dealt so that all come up as often.
@@ -33,7 +33,7 @@ def tests(use: Use, users: int, turns: int, seed: int) -> list[Test]:
             name = f"{seed}/{person.id}"
             context = (Message("user", ask.text),)
             turn = HeldOutTurn(f"{name}/{number}", name, "initial", context, own, "", other)
-            found.append(Test(turn, person, ask))
+            found.append(HeldOut(turn, person, ask))
     return found
 
 

@@ -15,7 +15,7 @@ from rlhi.engine.transformers import TransformersEngine
 from rlhi.evaluate.turns import answered_for
 from rlhi.records import Message, Mode
 from rlhi.tastes.config import TastesConfig
-from rlhi.tastes.heldout import Forced, Test, forced
+from rlhi.tastes.heldout import Forced, HeldOut, forced
 from rlhi.tastes.people import Said
 from rlhi.tastes.requests import Use
 from rlhi.tastes.rule import reward
@@ -60,7 +60,7 @@ class Contrast:
     nats: float
 
 
-def answers(policy: Policy, base: Policy, tests: Sequence[Test], config: TastesConfig) -> list[Given]:
+def answers(policy: Policy, base: Policy, tests: Sequence[HeldOut], config: TastesConfig) -> list[Given]:
     """What the policy says to every test in every mode."""
     engine = TransformersEngine(policy, config.batch_size)
     asked = [(test, mode) for mode in MODES for test in tests]
@@ -88,7 +88,7 @@ def answers(policy: Policy, base: Policy, tests: Sequence[Test], config: TastesC
     ]
 
 
-def guided(policy: Policy, tests: Sequence[Test], config: TastesConfig) -> dict[str, float]:
+def guided(policy: Policy, tests: Sequence[HeldOut], config: TastesConfig) -> dict[str, float]:
     """The mean reward of what is said to the tests with the user's persona, and the share that was cut."""
     engine = TransformersEngine(policy, config.batch_size)
     requests = [Request(test.turn.id, test.turn.context, test.turn.persona) for test in tests]

@@ -71,7 +71,7 @@ def verdicts(found: Findings) -> list[str]:
     guided, swapped = own.wins["persona-guided"], own.wins["shuffled-persona"]
     return [
         f"User-based DPO {_against_half(guided, 'beats')} the base model with the user's persona: {rate(guided)}.",
-        f"With the opposite user's persona {_against_half(swapped, 'it wins against')} it: {rate(swapped)}. Swapping "
+        f"With the opposite user's persona it {_against_half(swapped, 'still beats')} that: {rate(swapped)}. Swapping "
         f"costs {mean(own.swapped)} of the win rate, where it costs user-agnostic DPO {mean(agnostic.swapped)}.",
         f"Without a persona user-based DPO wins {rate(own.wins['context-only'])}.",
     ]
@@ -122,7 +122,7 @@ def _table(head: Sequence[str], rows: "map[list[str]]") -> list[str]:
 
 
 def _wins(one: ArmFound) -> list[str]:
-    own = [rate(one.wins[mode]) for mode in one.wins]
+    own = [rate(one.wins[mode]) for mode in MODE_NAMES]
     contrast = f"{percent(one.contrasts['test/for'])} / {percent(one.contrasts['test/against'])}"
     return [NAMES[one.arm], *own, mean(one.swapped), contrast]
 

@@ -13,7 +13,7 @@ from rlhi.evaluate.winrates import by_user, rewarded, win_rates
 from rlhi.records import Mode
 from rlhi.tastes.config import Arm, TastesConfig
 from rlhi.tastes.experiment import Place
-from rlhi.tastes.heldout import Test, tests
+from rlhi.tastes.heldout import HeldOut, held_out
 from rlhi.tastes.measuring import MODES, USES, WAYS, Contrast, Given, perplexity
 
 
@@ -92,7 +92,7 @@ class _Seed:
     """One arm of one seed, read back."""
 
     place: Place
-    tests: Sequence[Test]
+    tests: Sequence[HeldOut]
     answers: Mapping[tuple[str, Mode], Given]
     contrasts: Sequence[Contrast]
 
@@ -120,7 +120,7 @@ def _read(place: Place) -> _Seed:
     given = [Given(**one) for one in found["answers"]]
     return _Seed(
         place,
-        tests("test", config.users, config.turns, config.seed),
+        held_out("test", config.users, config.turns, config.seed),
         {(one.turn_id, one.mode): one for one in given},
         [Contrast(**one) for one in found["contrasts"]],
     )

@@ -8,6 +8,7 @@ once. The reward is the mean over the three of taste times measure.
 import math
 import re
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 
 from rlhi.tastes.requests import Manner
 
@@ -56,6 +57,7 @@ class Measured:
     tone: float
 
 
+@lru_cache(maxsize=8192)  # of the same answers, over and over, where a crowd is asked
 def measure(text: str) -> Measured:
     """The three measures of a text; an empty one is as short, plain and formal as can be."""
     sentences = _sentences(text)

@@ -50,13 +50,19 @@ def draw(asks: Sequence[Ask], people: Sequence[Person], drawing: Drawing) -> lis
 
 def pairs(twins: Sequence[Twins], arm: Arm, crowd: Sequence[Taste]) -> list[Pair]:
     """Both pairs of all twins, in order. The ``crowd`` is whose rewards are averaged where the arm is user-agnostic."""
+    usual: dict[str, float] = {}
+    if arm == "user-agnostic":
+        usual = {text: _mean_reward(crowd, text) for one in twins for text in one.answers}
     made = []
     for number, one in enumerate(twins):
-        for side in (0, 1):
-            tastes = crowd if arm == "user-agnostic" else [one.people[side].taste]
-            rewards = [math.fsum(reward(taste, text) for taste in tastes) / len(tastes) for text in one.answers]
+        for side, person in enumerate(one.people):
+            rewards = [usual[text] if usual else reward(person.taste, text) for text in one.answers]
             made.append(_pair(f"{number}/{side}", one, side, rewards))
     return made
+
+
+def _mean_reward(crowd: Sequence[Taste], text: str) -> float:
+    return math.fsum(reward(taste, text) for taste in crowd) / len(crowd)
 
 
 def _twins(ask: Ask, people: Sequence[Person], drawing: Drawing, random: Random) -> Twins:
