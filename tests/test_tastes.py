@@ -29,8 +29,8 @@ NEUTRAL = set(  # words that say nothing of a manner
     re.findall(
         r"\w+",
         "a an the of in to with that as by or and is are be from for one like at than without it all not on does no "
-        "out has have up when there would user just answers replies responses text information version tone style voice "
-        "language facts manner over x",
+        "out has have up when there would user just answers replies responses text information version tone style "
+        "voice language facts manner over x",
     )
 )
 

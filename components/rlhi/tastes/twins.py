@@ -52,7 +52,7 @@ def pairs(twins: Sequence[Twins], arm: Arm, crowd: Sequence[Taste]) -> list[Pair
     """Both pairs of all twins, in order. The ``crowd`` is whose rewards are averaged where the arm is user-agnostic."""
     usual: dict[str, float] = {}
     if arm == "user-agnostic":
-        usual = {text: _mean_reward(crowd, text) for one in twins for text in one.answers}
+        usual = {text: _mean_reward(crowd, text) for text in {text for one in twins for text in one.answers}}
     made = []
     for number, one in enumerate(twins):
         for side, person in enumerate(one.people):
