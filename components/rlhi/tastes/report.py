@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from rlhi.errors import InputError
 from rlhi.page import as_data, counted, environment, percent, style
+from rlhi.records import Mode
 from rlhi.tastes import pictures
 from rlhi.tastes.config import Arm
 from rlhi.tastes.experiment import Place
@@ -22,7 +23,7 @@ NAMES: dict[Arm, str] = {
     "user-agnostic": "DPO, user-agnostic rewards",
     "sft": "SFT on the chosen answers",
 }
-MODE_NAMES = {
+MODE_NAMES: dict[Mode, str] = {
     "persona-guided": "with the user's persona",
     "shuffled-persona": "with the opposite user's persona",
     "context-only": "without a persona",
