@@ -215,5 +215,5 @@ def _examples(read: Sequence[_Seed]) -> list[Example]:
         own: dict[Arm, Given] = {one.place.arm: one.answers[test.turn.id, "persona-guided"] for one in first}
         said = {arm: given.text for arm, given in own.items()}
         rewards = {arm: given.reward for arm, given in own.items()}
-        found.append(Example(test.ask.text, test.turn.persona, test.person.taste.manner, said, rewards))
+        found.append(Example(test.ask.text, test.turn.persona, list(test.person.taste.manner), said, rewards))
     return found[::-1]
