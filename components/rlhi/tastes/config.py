@@ -16,12 +16,12 @@ TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
 class TrainingConfig:
     """How an arm is trained: all arms alike but for the loss, and for whose reward the pairs are by."""
 
-    steps: int = Field(default=200, ge=1)
-    batch_size: int = Field(default=32, ge=2, description="Pairs of a step: half as many requests, each with twins.")
-    learning_rate: float = Field(default=5e-4, gt=0)
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=16, ge=2, description="Pairs of a step: half as many requests, each with twins.")
+    learning_rate: float = Field(default=1.5e-4, gt=0)
     beta: float = Field(default=0.1, gt=0)
-    lora_rank: int | None = Field(default=32, ge=1)
-    sft_weight: float = Field(default=0.0, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
+    lora_rank: int | None = Field(default=None, ge=1)
+    sft_weight: float = Field(default=0.2, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
     wordings: int | None = Field(default=None, ge=1, description="Phrases and frames used of each list; null: all.")
     people: int = Field(default=64, ge=16, description="Training users.")
 

@@ -113,12 +113,14 @@ def contrasts(policy: Policy, config: TastesConfig, uses: Sequence[Use] = USES) 
         for use, said in itertools.product(uses, WAYS)
         for one in forced(use, said, config.contrasts, config.seed)
     ]
-    trees = [tree for _, _, one in shown for tree in _trees(policy, one)]
-    scores = _scores(policy, trees)
-    found = []
-    for (use, said, one), own, other in zip(shown, scores[0::2], scores[1::2], strict=True):
-        found.append(Contrast(use, said, one.new_family, (own[0] - own[1]) - (other[0] - other[1])))
-    return found
+    found = spoken_for(policy, [one for _, _, one in shown])
+    return [Contrast(use, said, one.new_family, nats) for (use, said, one), nats in zip(shown, found, strict=True)]
+
+
+def spoken_for(policy: Policy, shown: Sequence[Forced]) -> list[float]:
+    """The contrast of each, in nats: see `Contrast`."""
+    scores = _scores(policy, [tree for one in shown for tree in _trees(policy, one)])
+    return [(own[0] - own[1]) - (other[0] - other[1]) for own, other in zip(scores[0::2], scores[1::2], strict=True)]
 
 
 def repetition(text: str) -> float:

@@ -25,6 +25,7 @@ def train(config: DpoConfig, pairs: Sequence[Pair], folder: Path) -> list[dict[s
     Raises:
         InputError: a pair cannot be trained on, which would part twins.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     meet(config)
     policy = start_policy(config, None)
     kept, tokens, dropped = tokenize(pairs, policy.renderer, config.max_tokens)

@@ -18,11 +18,12 @@ ARMS: tuple[Arm, ...] = ("base", *TRAINED)
 SETTINGS, CHOSEN = "settings.json", "chosen.json"
 # What is tried where settings are to be chosen, the likeliest first; every arm tries all of them.
 VARIANTS: tuple[Mapping[str, Any], ...] = (
-    {"learning_rate": 5e-4, "beta": 0.1},
-    {"learning_rate": 1e-3, "beta": 0.1, "sft_weight": 1.0},
-    {"learning_rate": 5e-5, "beta": 0.1, "lora_rank": None},
-    {"learning_rate": 2e-3, "beta": 0.1},
-    {"learning_rate": 1e-3, "beta": 0.5},
+    {},
+    {"sft_weight": 0.0},
+    {"sft_weight": 1.0},
+    {"learning_rate": 5e-5},
+    {"learning_rate": 1e-3, "lora_rank": 32},
+    {"beta": 0.5},
 )
 OF_DPO = ("beta", "sft_weight")  # what makes no difference to SFT
 Settings = Mapping[Arm, TrainingConfig]
