@@ -16,7 +16,7 @@ from rlhi.tastes.config import TRAINED, Arm, TastesConfig, TrainingConfig
 from rlhi.tastes.experiment import Place, write
 from rlhi.tastes.heldout import HeldOut, forced, held_out, opposite
 from rlhi.tastes.measuring import MODES, USES, WAYS, Contrast, Given, repetition
-from rlhi.tastes.people import TASTES, Words, balanced_people, persona, training_people
+from rlhi.tastes.people import Words, all_tastes, balanced_people, persona, training_people
 from rlhi.tastes.requests import MANNERS, NEW_FAMILIES, asks, at_ease
 from rlhi.tastes.results import gather
 from rlhi.tastes.rule import Taste, measure, reward
@@ -72,7 +72,7 @@ def test_saying_it_again_is_not_longer_and_more_than_enough_wins_nothing() -> No
 
 def test_what_pleases_one_displeases_the_opposite() -> None:
     for ask in asks("validation"):
-        for taste in TASTES:
+        for taste in all_tastes():
             best, worst = ask.answer(taste.manner), ask.answer(taste.opposite.manner)
 
             assert reward(taste, best) > 0.9 > -0.9 > reward(taste, worst)
@@ -123,7 +123,7 @@ def test_what_is_said_against_names_the_opposite_manner() -> None:
 def test_training_users_lean_to_the_majority_and_test_users_do_not() -> None:
     train, test = training_people(64, 0), balanced_people(3, "test", 0)
 
-    assert {person.taste for person in train} == set(TASTES)
+    assert {person.taste for person in train} == set(all_tastes())
     assert sum(person.taste.length for person in train) > 0
     assert set(Counter(person.taste for person in test).values()) == {3}
     assert not {other for one in train for other in one.others} & {other for one in test for other in one.others}
@@ -187,7 +187,7 @@ def test_few_wordings_are_the_first_of_each_list() -> None:
 
 def test_no_test_takes_anything_of_training() -> None:
     twins = draw(asks("train"), training_people(64, 0), Drawing(200, 0))
-    held = held_out("test", 3, 4, 0)
+    held = held_out("test", (3, 4), 0)
 
     assert not {one.ask.id for one in twins} & {one.ask.id for one in held}
     assert not {text for one in twins for text in one.personas} & {one.turn.persona for one in held}
@@ -224,7 +224,7 @@ def said(held: HeldOut, arm: Arm, mode: str) -> str:
 def made_up(work: Path, config: TastesConfig, arm: Arm) -> Place:
     place = Place(work, arm, config)
     given = []
-    for held in held_out("test", config.users, config.turns, config.seed):
+    for held in held_out("test", (config.users, config.turns), config.seed):
         for mode in MODES:
             text = said(held, arm, mode)
             scored = reward(held.person.taste, text)

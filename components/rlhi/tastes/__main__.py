@@ -3,7 +3,7 @@
 Trains DPO by each user's rule, DPO by the mean of all users, and SFT, on SmolLM2-135M, and tests them on users,
 requests and wordings of personas that none of them saw. DIR/tastes.html shows what came out, DIR/results.json holds it.
 What is done is kept in DIR: run the same again, and only what is missing is computed. On two CPU cores the whole takes
-hours, on a GPU minutes; --quick is a smaller version, with wider intervals.
+hours, on a GPU minutes; --quick asks a smaller question.
 
 example:
   python -m rlhi.tastes --work out/tastes --device cuda --seeds 3 --jobs 6
@@ -51,7 +51,7 @@ def add(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", default="auto", help="cpu or cuda; auto takes a GPU where there is one. [auto]")
     made.add_argument("--steps", metavar="N", type=_positive, help=f"Steps of every arm. [{usual.steps}]")
     made.add_argument("--jobs", metavar="N", type=_positive, default=1, help="Arms at a time: one GPU holds many. [1]")
-    made.add_argument("--quick", action="store_true", help="One user of each taste, fewer steps and tests.")
+    made.add_argument("--quick", action="store_true", help="Lists or prose is all that people mind.")
     made.add_argument(
         "--tune", metavar="SECONDS", type=_positive, help="First try settings for so long, on validation users."
     )
@@ -86,9 +86,9 @@ def settled(given: argparse.Namespace) -> TastesConfig:
     asked = {"steps": given.steps, "wordings": given.wordings}
     training: dict[str, Any] = {name: value for name, value in asked.items() if value}
     if given.quick:
-        training = {"steps": 40, "batch_size": 8, **training}
-        sampling = SamplingConfig(max_tokens=200)
-        config = replace(config, users=1, turns=2, contrasts=16, sampling=sampling)
+        training = {"steps": 50, "batch_size": 8, "lora_rank": 16, "learning_rate": 1e-3, **training}
+        sampling = SamplingConfig(max_tokens=160)
+        config = replace(config, dimensions=("structure",), users=8, turns=2, contrasts=16, sampling=sampling)
     return replace(config, training=replace(config.training, **training))
 
 

@@ -7,6 +7,7 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.config import CLOSED, ModelConfig, SamplingConfig, StageConfig, as_json, digest
 from rlhi.dpo.config import DpoConfig
+from rlhi.tastes.people import DIMENSIONS, Dimension
 
 Arm = Literal["base", "user-based", "user-agnostic", "sft"]
 TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
@@ -32,6 +33,9 @@ class TastesConfig(StageConfig):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    dimensions: tuple[Dimension, ...] = Field(
+        default=DIMENSIONS, min_length=1, description="What people mind; in the others all answers are alike."
+    )
     users: int = Field(default=3, ge=1, description="Test users of each of the eight tastes.")
     turns: int = Field(default=4, ge=1, description="Requests of each test user.")
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=400))
@@ -65,10 +69,11 @@ class TastesConfig(StageConfig):
         """Names all that the trained weights of an arm hang on."""
         if arm == "base":
             return f"base-{self.seed}"
-        return f"{arm}-{self.seed}-{digest(as_json(self.dpo(arm)) + as_json(self.training))[:8]}"
+        said = [as_json(self.dpo(arm)), as_json(self.training), self.dimensions]
+        return f"{arm}-{self.seed}-{digest(repr(said))[:8]}"
 
     @property
     def measuring_name(self) -> str:
         """Names all that the measurements of trained weights hang on."""
-        said = [self.users, self.turns, as_json(self.sampling), self.contrasts, self.model.id]
+        said = [self.dimensions, self.users, self.turns, as_json(self.sampling), self.contrasts, self.model.id]
         return f"measured-{digest(repr(said))[:8]}"

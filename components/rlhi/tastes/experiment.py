@@ -16,7 +16,7 @@ from typing import Any
 
 from rlhi.tastes.config import Arm, TastesConfig
 from rlhi.tastes.heldout import held_out
-from rlhi.tastes.people import training_people
+from rlhi.tastes.people import all_tastes, training_people
 from rlhi.tastes.requests import asks
 from rlhi.tastes.twins import Drawing, draw, pairs
 
@@ -57,9 +57,10 @@ def train_arm(place: Place) -> None:
         return
     shutil.rmtree(place.folder, ignore_errors=True)
     place.folder.mkdir(parents=True)
-    own, seed = place.config.training, place.config.seed
-    people = training_people(own.people, seed)
-    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, own.wordings))
+    own, seed, dimensions = place.config.training, place.config.seed, place.config.dimensions
+    people = training_people(own.people, seed, dimensions)
+    manners = list(dict.fromkeys(taste.manner for taste in all_tastes(dimensions)))
+    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, own.wordings, manners))
     rows = pairs(twins, place.arm, [person.taste for person in people])
     train(place.config.dpo(place.arm), rows, place.folder)
     write(done, {"arm": place.arm, "pairs": len(rows), **asdict(place.config)})
@@ -72,8 +73,7 @@ def tune_arm(place: Place) -> float:
     train_arm(place)
     path = place.folder / TUNED
     if not path.exists():
-        users, turns = VALIDATION
-        shown = held_out("validation", users, turns, 0)
+        shown = held_out("validation", VALIDATION, 0, place.config.dimensions)
         write(path, guided(_policy(place), shown, place.config))
     found = json.loads(path.read_text())
     return float(found["reward"])
@@ -88,7 +88,7 @@ def measure_arm(place: Place) -> None:
         return
     place.folder.mkdir(parents=True, exist_ok=True)
     policy, base, config = _policy(place), _policy(replace(place, arm="base")), place.config
-    shown = held_out("test", config.users, config.turns, config.seed)
+    shown = held_out("test", (config.users, config.turns), config.seed, config.dimensions)
     found = {
         "answers": [asdict(one) for one in answers(policy, base, shown, config)],
         "contrasts": [asdict(one) for one in contrasts(policy, config)],

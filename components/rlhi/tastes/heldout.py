@@ -1,11 +1,12 @@
 """What the arms are tested on: held-out users, requests and wordings, and answers to compare without sampling any."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from rlhi.evaluate.turns import HeldOutTurn
 from rlhi.records import Message
-from rlhi.tastes.people import Person, Said, Words, balanced_people, persona
+from rlhi.tastes.people import DIMENSIONS, Dimension, Person, Said, Words, balanced_people, persona
 from rlhi.tastes.requests import Ask, Use, asks, is_new
 
 
@@ -18,14 +19,14 @@ class HeldOut:
     ask: Ask
 
 
-def held_out(use: Use, users: int, turns: int, seed: int) -> list[HeldOut]:
-    """``turns`` requests of ``users`` users of each taste, with the user's persona and that of the opposite user.
+def held_out(use: Use, size: tuple[int, int], seed: int, dimensions: Sequence[Dimension] = DIMENSIONS) -> list[HeldOut]:
+    """Of ``size`` users of each taste and requests of each user, with the user's persona and the opposite user's.
 
     A user has one persona in one wording; requests are dealt so that all come up as often.
     """
-    random = Random(f"{seed} {use} tests")
+    random, (users, turns) = Random(f"{seed} {use} tests"), size
     found, order = [], list[Ask]()
-    for person in balanced_people(users, use, seed):
+    for person in balanced_people(users, use, seed, dimensions):
         own, other = (persona(one, Words(use), random) for one in (person, opposite(person)))
         for number in range(turns):
             order = order or random.sample(asks(use), len(asks(use)))
@@ -56,10 +57,10 @@ class Forced:
         return is_new(self.ask)
 
 
-def forced(use: Use, said: Said, count: int, seed: int) -> list[Forced]:
+def forced(use: Use, said: Said, count: int, seed: int, dimensions: Sequence[Dimension] = DIMENSIONS) -> list[Forced]:
     """``count`` requests with tastes ``said`` one way: for or against."""
     random = Random(f"{seed} {use} {said} forced")
-    people = balanced_people(1, use, seed)
+    people = balanced_people(1, use, seed, dimensions)
     found = []
     for number, ask in enumerate(random.choices(asks(use), k=count)):
         person = people[number % len(people)]

@@ -111,7 +111,7 @@ def contrasts(policy: Policy, config: TastesConfig, uses: Sequence[Use] = USES) 
     shown = [
         (use, said, one)
         for use, said in itertools.product(uses, WAYS)
-        for one in forced(use, said, config.contrasts, config.seed)
+        for one in forced(use, said, config.contrasts, config.seed, config.dimensions)
     ]
     found = spoken_for(policy, [one for _, _, one in shown])
     return [Contrast(use, said, one.new_family, nats) for (use, said, one), nats in zip(shown, found, strict=True)]

@@ -18,10 +18,11 @@ import yaml
 from rlhi.tastes.requests import Use
 from rlhi.tastes.rule import Taste
 
+Dimension = Literal["length", "structure", "tone"]
 Said = Literal["for", "against", "both"]
 SAID: Mapping[Said, float] = {"for": 0.45, "against": 0.3, "both": 0.25}  # shares of the sentences about tastes
 POLES = (("short", "long"), ("prose", "list"), ("formal", "casual"))  # what -1 and 1 are called
-TASTES = tuple(Taste(*likes) for likes in itertools.product((-1, 1), repeat=3))
+DIMENSIONS: tuple[Dimension, ...] = ("length", "structure", "tone")
 MAJORITY = Taste(1, 1, -1)  # Table 1: most want expansive, structured and serious answers
 SHARE = 0.6  # of the training users who want what the majority does, in each of the three
 
@@ -35,19 +36,27 @@ class Person:
     others: tuple[str, ...]
 
 
-def training_people(count: int, seed: int) -> list[Person]:
+def all_tastes(dimensions: Sequence[Dimension] = DIMENSIONS) -> list[Taste]:
+    """Every taste of people who mind just these dimensions."""
+    likes = [(-1, 1) if name in dimensions else (0,) for name in DIMENSIONS]
+    return [Taste(*each) for each in itertools.product(*likes)]
+
+
+def training_people(count: int, seed: int, dimensions: Sequence[Dimension] = DIMENSIONS) -> list[Person]:
     """Users to learn from: every taste occurs, that of the majority more often."""
-    weights = [_weight(taste) for taste in TASTES]
+    every = all_tastes(dimensions)
     random = Random(f"{seed} people")
-    tastes = [*TASTES, *random.choices(TASTES, weights, k=count)][:count]
+    tastes = [*every, *random.choices(every, [_weight(taste) for taste in every], k=count)][:count]
     return [_person(f"train-{place}", taste, "train", random) for place, taste in enumerate(tastes)]
 
 
-def balanced_people(each: int, use: Use, seed: int) -> list[Person]:
+def balanced_people(each: int, use: Use, seed: int, dimensions: Sequence[Dimension] = DIMENSIONS) -> list[Person]:
     """Users of whom as many have every taste."""
     random = Random(f"{seed} {use} people")
     others: Use = "test" if use == "test" else "train"
-    return [_person(f"{use}-{place}", taste, others, random) for place, taste in enumerate(TASTES * each)]
+    return [
+        _person(f"{use}-{place}", taste, others, random) for place, taste in enumerate(all_tastes(dimensions) * each)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class Words:
 def persona(person: Person, words: Words, random: Random) -> str:
     """What there is to say about a person."""
     likes = zip(POLES, astuple(person.taste), strict=True)
-    sentences = [_sentence(poles, like, words, random) for poles, like in likes]
+    sentences = [_sentence(poles, like, words, random) for poles, like in likes if like]
     sentences += [f"{random.choice(_given()['subjects'])} {other}" for other in person.others]
     random.shuffle(sentences)
     if random.random() < 0.5:

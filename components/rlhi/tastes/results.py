@@ -120,7 +120,7 @@ def _read(place: Place) -> _Seed:
     given = [Given(**one) for one in found["answers"]]
     return _Seed(
         place,
-        held_out("test", config.users, config.turns, config.seed),
+        held_out("test", (config.users, config.turns), config.seed, config.dimensions),
         {(one.turn_id, one.mode): one for one in given},
         [Contrast(**one) for one in found["contrasts"]],
     )

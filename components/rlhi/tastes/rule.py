@@ -2,7 +2,7 @@
 
 Each of three manners of a text is measured in [-1, 1] and saturates: an answer is long enough at some point, and more
 words win nothing, so that neither a flood of text nor the place where it is cut decides. Sentences that repeat count
-once. The reward is the mean over the three of taste times measure.
+once. The reward is the mean of taste times measure over those that a person minds.
 """
 
 import math
@@ -27,7 +27,7 @@ _MARK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What a person likes: 1 or -1 each, for long, for lists, for casual answers."""
+    """What a person likes: 1 or -1 each, for long, for lists, for casual answers; 0 does not mind."""
 
     length: int
     structure: int
@@ -68,7 +68,8 @@ def measure(text: str) -> Measured:
 def reward(taste: Taste, text: str) -> float:
     """How much a person of that taste likes the text, in [-1, 1]."""
     own, found = astuple(taste), astuple(measure(text))
-    return math.fsum(like * value for like, value in zip(own, found, strict=True)) / len(own)
+    liked = math.fsum(like * value for like, value in zip(own, found, strict=True))
+    return liked / sum(map(abs, own))
 
 
 def _length(words: int) -> float:

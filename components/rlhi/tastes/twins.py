@@ -17,6 +17,7 @@ from rlhi.tastes.requests import MANNERS, Ask, Manner
 from rlhi.tastes.rule import Taste, reward
 
 TRIES = 1000
+LEAST = 0.1  # by which the two answers must differ to either person
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +69,16 @@ def _mean_reward(crowd: Sequence[Taste], text: str) -> float:
 def _twins(ask: Ask, people: Sequence[Person], drawing: Drawing, random: Random) -> Twins:
     words = Words("train", most=drawing.wordings)
     for _ in range(TRIES):
-        manners, both = random.sample(drawing.manners, 2), random.sample(people, 2)
-        if _prefers(both[0], manners) and _prefers(both[1], manners[::-1]):
-            personas = (persona(both[0], words, random), persona(both[1], words, random))
-            return Twins(ask, (ask.answer(manners[0]), ask.answer(manners[1])), (both[0], both[1]), personas)
+        (first, second), (one, other) = random.sample(drawing.manners, 2), random.sample(people, 2)
+        answers = (ask.answer(first), ask.answer(second))
+        if _gain(one, answers) > LEAST and _gain(other, answers) < -LEAST:
+            return Twins(ask, answers, (one, other), (persona(one, words, random), persona(other, words, random)))
     raise ValueError(f"{len(people)} people have no two who disagree")
 
 
-def _prefers(person: Person, manners: Sequence[Manner]) -> bool:
-    """Whether the first of two manners shares more with what the person likes best."""
-    own = person.taste.manner
-    shared = [sum(a == b for a, b in zip(own, manner, strict=True)) for manner in manners]
-    return shared[0] > shared[1]
+def _gain(person: Person, answers: tuple[str, str]) -> float:
+    """How much better a person likes the first."""
+    return reward(person.taste, answers[0]) - reward(person.taste, answers[1])
 
 
 def _pair(name: str, one: Twins, side: int, rewards: Sequence[float]) -> Pair:
