@@ -108,6 +108,19 @@ def test_a_persona_says_every_taste_in_new_words_each_time() -> None:
     assert all(text.count(".") == 3 + len(person.others) for text in found)
 
 
+def test_people_who_mind_lists_alone_say_nothing_else_and_score_nothing_else() -> None:
+    lister = next(one for one in training_people(16, 0, ["structure"]) if one.taste.structure > 0)
+    given = yaml.safe_load((SOURCE / "wordings.yaml").read_text())["phrases"]
+    others = [phrase for name in ("short", "long", "casual", "formal") for phrase in given[name]["train"]]
+    said = [persona(lister, Words("train"), Random(seed)) for seed in range(20)]
+    (ask, *_) = asks("train")
+
+    assert not [phrase for phrase in others if any(f" {phrase}." in text for text in said)]
+    assert reward(lister.taste, ask.answer(("long", "list", "casual"))) == 1
+    assert reward(lister.taste, ask.answer(("short", "list", "formal"))) == 1
+    assert reward(lister.taste, ask.answer(("short", "prose", "formal"))) == -1
+
+
 def test_what_is_said_against_names_the_opposite_manner() -> None:
     given = yaml.safe_load((SOURCE / "wordings.yaml").read_text())["phrases"]
     person = next(one for one in balanced_people(1, "train", 0) if one.taste == EXPANSIVE)

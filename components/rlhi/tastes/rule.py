@@ -69,7 +69,8 @@ def reward(taste: Taste, text: str) -> float:
     """How much a person of that taste likes the text, in [-1, 1]."""
     own, found = astuple(taste), astuple(measure(text))
     liked = math.fsum(like * value for like, value in zip(own, found, strict=True))
-    return liked / sum(map(abs, own))
+    minded: int = sum(map(abs, own))
+    return liked / minded
 
 
 def _length(words: int) -> float:
