@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rlhi.argv import positive
 from rlhi.artifacts import Input
 from rlhi.errors import InputError, one_line
 from rlhi.records import AnswerSource, Candidates, Pair
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--scored", metavar="FOLDER", type=Path, required=True, help="Output of reward.")
     made.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="Where page and pictures go.")
-    made.add_argument("--min-pairs", metavar="N", type=_positive, default=1, help="Pairs that must be left. [1]")
+    made.add_argument("--min-pairs", metavar="N", type=positive, default=1, help="Pairs that must be left. [1]")
     made.add_argument(
         "--keep-cut", action="store_true", help="Take answers that ended by length, as rip.keep_cut does."
     )
@@ -132,12 +133,6 @@ def _cells(count: Count) -> tuple[str, ...]:
 def _row(cells: Sequence[str]) -> str:
     first, *rest = cells
     return f"  {first:<12}" + "".join(f"{cell:>11}" for cell in rest)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlhi.argv import positive
 from rlhi.config import ModelConfig, SamplingConfig
 from rlhi.errors import one_line
 from rlhi.tastes.config import TastesConfig, TrainingConfig
@@ -44,18 +45,16 @@ def add(made: argparse.ArgumentParser) -> None:
     usual = TrainingConfig()
     made.add_argument("--work", metavar="DIR", type=Path, required=True, help="Where everything is kept.")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="The first seed. [0]")
-    made.add_argument(
-        "--seeds", metavar="N", type=_positive, default=3, help="How many seeds, one after the other. [3]"
-    )
+    made.add_argument("--seeds", metavar="N", type=positive, default=3, help="How many seeds, one after the other. [3]")
     made.add_argument("--model", default="embedded", help="Hugging Face id or folder. [embedded: SmolLM2-135M]")
     made.add_argument("--device", default="auto", help="cpu or cuda; auto takes a GPU where there is one. [auto]")
-    made.add_argument("--steps", metavar="N", type=_positive, help=f"Steps of every arm. [{usual.steps}]")
-    made.add_argument("--jobs", metavar="N", type=_positive, default=1, help="Arms at a time: one GPU holds many. [1]")
+    made.add_argument("--steps", metavar="N", type=positive, help=f"Steps of every arm. [{usual.steps}]")
+    made.add_argument("--jobs", metavar="N", type=positive, default=1, help="Arms at a time: one GPU holds many. [1]")
     made.add_argument("--quick", action="store_true", help="Lists or prose is all that people mind.")
     made.add_argument(
-        "--tune", metavar="SECONDS", type=_positive, help="First try settings for so long, on validation users."
+        "--tune", metavar="SECONDS", type=positive, help="First try settings for so long, on validation users."
     )
-    made.add_argument("--wordings", metavar="N", type=_positive, help="Train on N phrases and frames of each. [all]")
+    made.add_argument("--wordings", metavar="N", type=positive, help="Train on N phrases and frames of each. [all]")
     made.add_argument("--table", action="store_true", help="Only show what DIR holds, as a Markdown table.")
 
 
@@ -90,12 +89,6 @@ def settled(given: argparse.Namespace) -> TastesConfig:
         sampling = SamplingConfig(max_tokens=160)
         config = replace(config, dimensions=("structure",), users=8, turns=2, contrasts=16, sampling=sampling)
     return replace(config, training=replace(config.training, **training))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

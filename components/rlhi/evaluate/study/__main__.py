@@ -20,6 +20,7 @@ from typing import get_args
 
 import orjson
 
+from rlhi.argv import positive
 from rlhi.config import as_dict
 from rlhi.errors import InputError, one_line
 from rlhi.evaluate.results import judge_of, load
@@ -51,10 +52,10 @@ def parser() -> argparse.ArgumentParser:
     making.add_argument("--verdicts", metavar="FOLDER", type=Path, required=True, help="Output of evaluate.")
     making.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="Where the pages go.")
     making.add_argument("--key", metavar="FILE", type=Path, required=True, help="Where the key goes; keep it.")
-    making.add_argument("--persons", metavar="N", type=_positive, default=10, help="How many people. (3.4) [10]")
-    making.add_argument("--turns", metavar="N", type=_positive, default=50, help="Turns for each. (3.4) [50]")
+    making.add_argument("--persons", metavar="N", type=positive, default=10, help="How many people. (3.4) [10]")
+    making.add_argument("--turns", metavar="N", type=positive, default=50, help="Turns for each. (3.4) [50]")
     making.add_argument(
-        "--shared", metavar="N", type=_positive, default=10, help="Turns that all of them see, for agreement. [10]"
+        "--shared", metavar="N", type=positive, default=10, help="Turns that all of them see, for agreement. [10]"
     )
     making.add_argument(
         "--axis", action="append", choices=get_args(Axis), help="What is asked, once or more. (3.4) [usereval]"
@@ -100,12 +101,6 @@ def _write(out: Path, pages: Sequence[str], key_path: Path, key: Key) -> None:
         key_path.write_bytes(orjson.dumps(as_dict(key), option=orjson.OPT_INDENT_2))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror}); choose another place") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

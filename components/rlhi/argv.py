@@ -1,0 +1,14 @@
+"""What several commands take from their command lines."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
