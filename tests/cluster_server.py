@@ -13,7 +13,7 @@ KINDS = {
     "v1": ["Secret", "ConfigMap", "Service", "ServiceAccount", "Pod", "PersistentVolumeClaim"],
     "apps/v1": ["Deployment", "StatefulSet"],
     "policy/v1": ["PodDisruptionBudget"],
-    "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding"],
+    "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"],
     "apiextensions.k8s.io/v1": ["CustomResourceDefinition"],
 }
 HELM = {"app.kubernetes.io/managed-by": "Helm"}
@@ -74,12 +74,16 @@ def _group(name: str) -> Object:
 
 
 def _resources(group: str) -> list[Object]:
-    shared = {
-        "singularName": "",
-        "namespaced": not group.startswith("apiextensions"),
-        "verbs": ["get", "list", "create"],
-    }
-    return [shared | {"name": f"{kind.lower()}s", "kind": kind} for kind in KINDS[group]]
+    return [
+        {
+            "name": f"{kind.lower()}s",
+            "singularName": "",
+            "kind": kind,
+            "namespaced": not group.startswith("apiextensions") and not kind.startswith("Cluster"),
+            "verbs": ["get", "list", "create"],
+        }
+        for kind in KINDS[group]
+    ]
 
 
 def _missing(path: str) -> Object:

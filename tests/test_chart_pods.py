@@ -71,9 +71,20 @@ def test_containers_say_what_they_need_and_whether_they_are_well(values: Object 
 @over_all
 def test_no_right_is_given_by_a_wildcard(values: Object | None, files: Files) -> None:
     for each in render(values, *files):
-        assert each["kind"] not in ("ClusterRole", "ClusterRoleBinding")
-        for rule in each.get("rules", []) if each["kind"] == "Role" else []:
+        for rule in each.get("rules", []) if each["kind"] in ("Role", "ClusterRole") else []:
             assert "*" not in json.dumps(rule), each["metadata"]["name"]
+
+
+@over_all
+def test_beyond_the_namespace_nodes_are_listed_and_nothing_else(values: Object | None, files: Files) -> None:
+    roles = [each for each in render(values, *files) if each["kind"] == "ClusterRole"]
+    assert all(each["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}] for each in roles)
+    assert all(each["metadata"]["name"] == "ml-pipeline-runner-nodes" for each in roles)
+
+
+def test_runs_list_no_nodes_where_that_is_off() -> None:
+    kinds = {each["kind"] for each in render({"kfp": {"runner": {"listNodes": False}}})}
+    assert kinds.isdisjoint({"ClusterRole", "ClusterRoleBinding"})
 
 
 @over_all
