@@ -13,7 +13,7 @@ from typing import Any
 from pipelines import erasure
 from pipelines.plan import parts_of
 from pipelines.rollback import store_of
-from rlhi import manifest, tracking
+from rlhi import manifest, tracking, undelivered
 from rlhi.config import EngineConfig, StageConfig, as_json, override, parse
 from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
@@ -22,6 +22,7 @@ from rlhi.promote.config import PromoteConfig
 from rlhi.promote.files import folder_of
 from rlhi.promote.registry import CHAMPION, Registry, Version
 from rlhi.records import Opponent
+from rlhi.runs import PARENT
 from rlhi.safety.stage import SafetyConfig
 
 HELP = """\
@@ -86,7 +87,8 @@ def command(given: argparse.Namespace) -> int:
     champion = registry.holder(CHAMPION)
     place = run.folder / f"{PREFIX}{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H-%M-%S-%f}"
     parent = tracking.start_pipeline("promote", {"run": run.folder.name, "model": promote.name}, uri)
-    step = Steps(place, {**os.environ, **_environment(given.work, uri, parent)})
+    environment = _environment(given.work, uri, parent)
+    step = Steps(place, {**os.environ, **environment})
     failed = True
     try:
         if not _is_champion(champion, run):
@@ -94,7 +96,8 @@ def command(given: argparse.Namespace) -> int:
         code = step("promote", promote, "decision", model=run.model, verdicts=step.made.get("verdicts", run.verdicts))
         failed = False
     finally:
-        tracking.finish_pipeline(parent, list(step.manifests), uri, failed=failed)
+        kept = environment[undelivered.VARIABLE]
+        tracking.finish_pipeline(parent, list(step.manifests), uri, failed=failed, place=kept)
     sys.stdout.write(f"decision {place / 'decision' / 'decision.md'}\n")
     return code
 
@@ -251,5 +254,6 @@ def _changed(config: Any, settings: Settings, stage: str) -> Any:
 
 
 def _environment(work: Path, uri: str, parent: str) -> dict[str, str]:
-    store = work.expanduser().absolute() / erasure.STORE
-    return {"RLHI_STORE": str(store), "MLFLOW_TRACKING_URI": uri, "RLHI_PARENT_RUN_ID": parent}
+    folder = work.expanduser().absolute()
+    places = {"RLHI_STORE": str(folder / erasure.STORE), undelivered.VARIABLE: str(folder / undelivered.FOLDER)}
+    return {**places, "MLFLOW_TRACKING_URI": uri, PARENT: parent}
