@@ -66,9 +66,9 @@ def nested_in(client: Any, parent: str, place: str) -> list[str]:
 
 
 def whole_of(client: Any, place: str) -> Any:
-    """The newest run that is nested in none."""
+    """The newest run that is neither nested nor an arm."""
     runs = client.search_runs([place], order_by=["attributes.start_time DESC"])
-    return next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    return next(run for run in runs if {"mlflow.parentRunId", "study"}.isdisjoint(run.data.tags))
 
 
 @pytest.mark.slow
@@ -117,7 +117,8 @@ def check_mlflow(uri: str) -> None:
     place = client.get_experiment_by_name("small").experiment_id
     whole = whole_of(client, place)
     arms = {run.info.run_name: run for run in client.search_runs([place]) if run.data.tags.get("recipe")}
-    assert nested_in(client, whole.info.run_id, place) == sorted([*arms, *SHARED, "comparison"])
+    assert nested_in(client, whole.info.run_id, place) == sorted([*SHARED, "comparison"])
+    assert {run.data.tags["study"] for run in arms.values()} == {whole.info.run_id}
     assert nested_in(client, arms["plain"].info.run_id, place) == sorted([*LEARNED, "evaluate"])
     assert nested_in(client, arms["base-model"].info.run_id, place) == ["evaluate"]
     measured = [{name for name in run.data.metrics if name.startswith("evaluate.")} for run in arms.values()]

@@ -236,6 +236,16 @@ def test_two_pipeline_runs_show_the_field_in_which_they_differ(client: Any, uri:
     assert one["rip.sampling.temperature"] == "0.6"
 
 
+def test_what_qualifies_a_figure_is_with_its_stage_alone(client: Any, uri: str) -> None:
+    rate = "win_rate/log/usereval/persona-guided"
+    measured = replace(DPO, metrics={rate: 0.5, f"{rate}/low": 0.4, f"{rate}/initial/turns": 8, "tokens/prompt": 9})
+    run_id = tracking.start_pipeline("demo", {}, uri)
+
+    tracking.finish_pipeline(run_id, [measured], uri)
+
+    assert client.get_run(run_id).data.metrics == {"kept.dpo": 6, f"dpo.{rate}": 0.5}
+
+
 def test_a_parent_run_holds_the_headlines(client: Any, uri: str, tmp_path: Path) -> None:
     run_id = tracking.start_pipeline("demo", {}, uri)
 

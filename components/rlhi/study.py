@@ -1,5 +1,6 @@
-"""An experiment in MLflow: an experiment of its own, one run for the whole, and one for each arm inside it.
+"""An experiment in MLflow: an experiment of its own, one run for the whole, and one for each arm beside it.
 
+Arms stand beside the whole and not inside it, since MLflow charts what is not folded in; their tag ``study`` names it.
 The runs of stages are nested in that of their arm, or in the whole's where arms share them. An arm's run has the
 metrics that the run of a recipe has, under the same names, so that MLflow's own comparison of runs needs no setting up;
 its tags ``differs.SETTING`` tell it from the first arm. The page that compares the arms is an artifact of the whole.
@@ -53,10 +54,9 @@ def start(name: str, summary: str, arms: Mapping[str, Mapping[str, str]], params
         fill(client, whole, params, [], {"experiment": name, "mlflow.note.content": summary})
         runs = {}
         for arm, differs in arms.items():
-            nested = ORIGIN | {"mlflow.parentRunId": whole}
-            runs[arm] = client.create_run(place, tags=nested, run_name=arm).info.run_id
+            runs[arm] = client.create_run(place, tags=ORIGIN, run_name=arm).info.run_id
             tags = {f"differs.{setting}": value for setting, value in differs.items()}
-            fill(client, runs[arm], params, [], {"experiment": name, "recipe": arm, "arm": arm, **tags})
+            fill(client, runs[arm], params, [], {"experiment": name, "study": whole, "recipe": arm, "arm": arm, **tags})
     return Study(whole, runs)
 
 

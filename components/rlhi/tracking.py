@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 log = logging.getLogger("rlhi")
-HEADLINES = (
-    "evaluate",
-    "benchmark",
-    "dpo",
-)  # whose metrics tell one pipeline run from another; MLflow plots the first one
+HEADLINES = ("evaluate", "benchmark", "dpo")  # whose metrics tell one run from another; MLflow plots the first one
 GAP = "&nbsp;&nbsp;| "  # in a table, between whose columns MLflow sets no space
 PICTURES = ("*.png", "*.html", "*.md")
 ENOUGH = 3  # failures in a row
@@ -250,16 +246,26 @@ def _settings(manifests: Sequence[Manifest]) -> dict[str, str]:
 
 
 def _headlines(manifests: Sequence[Manifest]) -> list[Point]:
-    """What evaluation and training measured, and rows kept per stage; rounds are the steps of a curve."""
+    """What evaluation and training measured, and rows kept per stage; rounds are the steps of a curve.
+
+    Without what qualifies a figure, such as its interval and its parts: that is with its stage, and here MLflow would
+    chart it all.
+    """
     rounds = list(_rounds(manifests))
     chosen = [(made, turn) for stage in HEADLINES for made, turn in rounds if made.stage == stage]
     figures = [
         (f"{made.stage}.{name}", value, turn)
         for made, turn in chosen
         for name, value in made.metrics.items()
-        if not name.startswith(tally.PREFIXES)
+        if not name.startswith(tally.PREFIXES) and not _qualifies(name, made.metrics)
     ]
     return [*figures, *((f"kept.{made.stage}", made.kept, turn) for made, turn in rounds)]
+
+
+def _qualifies(name: str, metrics: Mapping[str, float]) -> bool:
+    """Whether the metric says something of another one: its name goes on from that one's."""
+    parts = name.split("/")
+    return any("/".join(parts[:count]) in metrics for count in range(1, len(parts)))
 
 
 def _rounds(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, int]]:

@@ -53,9 +53,9 @@ def training_people(count: int, seed: int, dimensions: Sequence[Dimension] = DIM
 def balanced_people(each: int, use: Use, seed: int, dimensions: Sequence[Dimension] = DIMENSIONS) -> list[Person]:
     """Users of whom as many have every taste."""
     random = Random(f"{seed} {use} people")
-    others: Use = "test" if use == "test" else "train"
+    words: Use = "test" if use == "test" else "train"
     return [
-        _person(f"{use}-{place}", taste, others, random) for place, taste in enumerate(all_tastes(dimensions) * each)
+        _person(f"{use}-{place}", taste, words, random) for place, taste in enumerate(all_tastes(dimensions) * each)
     ]
 
 
@@ -95,8 +95,13 @@ def _said(frame: Literal["for", "against"], manner: str, words: Words, random: R
     return said
 
 
-def _person(name: str, taste: Taste, others: Use, random: Random) -> Person:
-    return Person(name, taste, tuple(random.sample(_given()["others"][others], random.choice((1, 2)))))
+def others(use: Use, random: Random) -> tuple[str, ...]:
+    """One or two things about a person that have nothing to do with answers."""
+    return tuple(random.sample(_given()["others"][use], random.choice((1, 2))))
+
+
+def _person(name: str, taste: Taste, use: Use, random: Random) -> Person:
+    return Person(name, taste, others(use, random))
 
 
 def _weight(taste: Taste) -> float:

@@ -1,18 +1,20 @@
 """Training pairs: of two answers, the one that a user's rule likes better, and its twin by a user who disagrees.
 
 Two of the eight answers to a request are drawn, and two users with opposite views of them. Both pairs of the two are in
-one step, so that what they share cancels and only the persona is left to tell which answer to prefer. The user-agnostic
-arm has the same requests, personas and answers; its reward is the mean over all training users.
+one step, so that what they share cancels and only the persona is left to tell which answer to prefer. What the personas
+say of other things is drawn anew for all twins, and is the same for both: a job that always goes with one taste would
+be learned in its place. The user-agnostic arm has the same requests, personas and answers; its reward is the mean over
+all training users.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from rlhi.records import Message, Pair
 from rlhi.tastes.config import Arm
-from rlhi.tastes.people import Person, Words, persona
+from rlhi.tastes.people import Person, Words, others, persona
 from rlhi.tastes.requests import MANNERS, Ask, Manner
 from rlhi.tastes.rule import Taste, reward
 
@@ -72,7 +74,9 @@ def _twins(ask: Ask, people: Sequence[Person], drawing: Drawing, random: Random)
         (first, second), (one, other) = random.sample(drawing.manners, 2), random.sample(people, 2)
         answers = (ask.answer(first), ask.answer(second))
         if _gain(one, answers) > LEAST and _gain(other, answers) < -LEAST:
-            return Twins(ask, answers, (one, other), (persona(one, words, random), persona(other, words, random)))
+            beside = others("train", random)
+            said = [persona(replace(person, others=beside), words, random) for person in (one, other)]
+            return Twins(ask, answers, (one, other), (said[0], said[1]))
     raise ValueError(f"{len(people)} people have no two who disagree")
 
 
