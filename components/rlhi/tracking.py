@@ -10,8 +10,7 @@ next stage that reaches it, by the end of the pipeline, or by ``python -m rlhi.d
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlhi import manifest, undelivered
 from rlhi.curves import missing, points
-from rlhi.engine import tally
 from rlhi.errors import InputError
+from rlhi.headlines import headlines, rounds
 from rlhi.manifest import FunnelRow, Manifest
 from rlhi.runs import ORIGIN, Around, Point, begin_run, experiment, fill, refused
 from rlhi.said import Said, as_text, from_text, now
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 log = logging.getLogger("rlhi")
-HEADLINES = ("evaluate", "benchmark", "dpo")  # whose metrics tell one run from another; MLflow plots the first one
 GAP = "&nbsp;&nbsp;| "  # in a table, between whose columns MLflow sets no space
 PICTURES = ("*.png", "*.html", "*.md")
 ENOUGH = 3  # failures in a row
@@ -139,7 +137,7 @@ def _send_pipeline(client: "MlflowClient", said: Said) -> None:
         params = {key: value for key, value in _settings(manifests).items() if key not in known}
         funnel = [row for described in manifests for row in described.funnel[-1:]]
         notes = {f"{made.stage}.{name}": text for made in manifests for name, text in made.notes.items()}
-        fill(client, run_id, params, _headlines(manifests), _funnel_tags(funnel, notes), said.ended)
+        fill(client, run_id, params, headlines(manifests), _funnel_tags(funnel, notes), said.ended)
         client.log_dict(run_id, _table(funnel), "funnel.json")
         client.log_inputs(run_id, _sources(manifests))
     finally:
@@ -237,43 +235,12 @@ def dataset(context: str, name: str, digest: str, source: str) -> "DatasetInput"
 def _settings(manifests: Sequence[Manifest]) -> dict[str, str]:
     """All config fields as ``stage.field``. Of a stage's later rounds, as ``stage.round.field``, those that changed."""
     settings: dict[str, str] = {}
-    for made, turn in _rounds(manifests):
+    for made, turn in rounds(manifests):
         for field, value in _flat(made.config).items():
             first = settings.setdefault(f"{made.stage}.{field}", value)
             if value != first:
                 settings[f"{made.stage}.{turn}.{field}"] = value
     return settings
-
-
-def _headlines(manifests: Sequence[Manifest]) -> list[Point]:
-    """What evaluation and training measured, and rows kept per stage; rounds are the steps of a curve.
-
-    Without what qualifies a figure, such as its interval and its parts: that is with its stage, and here MLflow would
-    chart it all.
-    """
-    rounds = list(_rounds(manifests))
-    chosen = [(made, turn) for stage in HEADLINES for made, turn in rounds if made.stage == stage]
-    figures = [
-        (f"{made.stage}.{name}", value, turn)
-        for made, turn in chosen
-        for name, value in made.metrics.items()
-        if not name.startswith(tally.PREFIXES) and not _qualifies(name, made.metrics)
-    ]
-    return [*figures, *((f"kept.{made.stage}", made.kept, turn) for made, turn in rounds)]
-
-
-def _qualifies(name: str, metrics: Mapping[str, float]) -> bool:
-    """Whether the metric says something of another one: its name goes on from that one's."""
-    parts = name.split("/")
-    return any("/".join(parts[:count]) in metrics for count in range(1, len(parts)))
-
-
-def _rounds(manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, int]]:
-    """Each manifest, and the how-manieth of its stage it is, from 1."""
-    seen: Counter[str] = Counter()
-    for made in manifests:
-        seen[made.stage] += 1
-        yield made, seen[made.stage]
 
 
 def _table(funnel: Sequence[FunnelRow]) -> dict[str, Any]:
