@@ -157,6 +157,18 @@ def test_twins_share_request_and_answers_and_disagree() -> None:
         assert one.chosen_reward > one.rejected_reward
 
 
+def test_what_personas_say_beside_tastes_tells_no_twin_from_the_other() -> None:
+    traits = yaml.safe_load((SOURCE / "wordings.yaml").read_text())["others"]["train"]
+    people = training_people(16, 0)
+    told: dict[str, set[str]] = {}
+    for one in draw(asks("train"), people, Drawing(60, 0)):
+        said = [{trait for trait in traits if trait in persona} for persona in one.personas]
+
+        assert said[0] == said[1] != set()
+        told.setdefault(one.people[0].id, set()).update(said[0])
+    assert max(map(len, told.values())) > 2  # a person's own are one or two
+
+
 def test_the_crowd_gives_twins_the_same_answer() -> None:
     people = training_people(64, 0)
     made = pairs(draw(asks("train"), people, Drawing(40, 0)), "user-agnostic", [person.taste for person in people])
