@@ -23,7 +23,8 @@ from pipelines import (
     summary,
 )
 from pipelines.experiments import EXPERIMENTS
-from rlhi.errors import InputError
+from rlhi.argv import Parser
+from rlhi.errors import one_line
 from rlhi.ingest.identity import read_users
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ Copies of reports and pictures go from the MLflow of DIR too; on another MLflow 
 """
 
 
+@one_line
 def main(argv: Sequence[str] | None = None) -> int:
     """0 on success, 1 when a stage failed, 2 after one line on bad input, 130 when interrupted."""
     words = sys.argv[1:] if argv is None else argv
@@ -66,16 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "forget": _forget,
         }
         return commands[given.command](given)
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
     except KeyboardInterrupt:
         return running.stopped()
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = flags.Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
+    made = Parser(prog="python -m pipelines", description="Named runs: conversations in, a preferred model out.")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
     explained = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands.add_parser("list", help="Show every recipe and experiment, and how they differ from the paper.")

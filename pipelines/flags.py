@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from pipelines import arms, variants
 from pipelines.plan import Run
-from rlhi.errors import InputError
 
 SETTINGS_HELP = "One setting, for instance dpo.epochs=1; give it again for more. 'rlhi STAGE --help' explains them."
 
@@ -20,14 +19,6 @@ SHARDS_HELP = (
     "Split each stage that asks a model, or the one named, by user into N tasks (1 to 64) that run before it, side by"
     " side on a cluster; the output is the same. Give it again for more. [1]"
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises it."""
-        raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 def add_recipe(command: argparse.ArgumentParser, metavar: str = "RECIPE") -> None:

@@ -1,6 +1,17 @@
 """What several commands take from their command lines."""
 
 import argparse
+from typing import NoReturn
+
+from rlhi.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises it."""
+        raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 def positive(text: str) -> int:

@@ -30,9 +30,6 @@ TURN_WIN_RATES = (
     ("RLHI, user-based rewards", "persona-guided", (54.7, 51.6, 52.5)),
 )
 
-# 3.4 and 4: wins over Llama-3.1-8B-Instruct in the human study of usereval, 10 participants with 50 turns each
-HUMAN_WIN_RATES = {"RLHI, user-guided rewrites": 72.6, "RLHI, user-based rewards": 74.0}
-
 # 2.2: percent of user messages of WildChat-1M, labelled by GPT-4o
 LABEL_SHARES: dict[Label, float] = {
     "initial": 27.07,

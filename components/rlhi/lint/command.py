@@ -6,8 +6,8 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from rlhi.argv import Parser
 from rlhi.errors import InputError
 from rlhi.lint import data, running, secrets
 from rlhi.lint.findings import Finding, Rule
@@ -19,14 +19,6 @@ Finds in a compiled KFP pipeline what a cluster does not forgive. FILE is what K
 'python -m pipelines compile RECIPE -o FILE'; any pipeline will do.
 Exit code: 0 without findings, 1 with findings, 2 on bad input.
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises it."""
-        raise InputError(f"{message}; see '{self.prog} --help'")
 
 
 def main(argv: Sequence[str]) -> int:
