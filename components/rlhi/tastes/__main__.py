@@ -3,10 +3,10 @@
 Trains DPO by each user's rule, DPO by the mean of all users, and SFT, on SmolLM2-135M, and tests them on users,
 requests and wordings of personas that none of them saw. DIR/tastes.html shows what came out, DIR/results.json holds it.
 What is done is kept in DIR: run the same again, and only what is missing is computed. On two CPU cores the whole takes
-hours, on a GPU minutes; --quick asks a smaller question.
+about an hour and a half, --quick, which asks a smaller question, some minutes.
 
 example:
-  python -m rlhi.tastes --work out/tastes --device cuda --seeds 3 --jobs 6
+  python -m rlhi.tastes --work out/tastes --jobs 2
 """
 
 import argparse
@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhi.argv import positive
-from rlhi.config import ModelConfig, SamplingConfig
+from rlhi.config import ModelConfig
 from rlhi.errors import one_line
 from rlhi.tastes.config import TastesConfig, TrainingConfig
-from rlhi.tastes.work import Settings, chosen_in, measure_all, tune
+from rlhi.tastes.work import measure_all
+
+QUICK = 30  # steps
 
 
 @one_line
@@ -49,12 +51,17 @@ def add(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", default="embedded", help="Hugging Face id or folder. [embedded: SmolLM2-135M]")
     made.add_argument("--device", default="auto", help="cpu or cuda; auto takes a GPU where there is one. [auto]")
     made.add_argument("--steps", metavar="N", type=positive, help=f"Steps of every arm. [{usual.steps}]")
-    made.add_argument("--jobs", metavar="N", type=positive, default=1, help="Arms at a time: one GPU holds many. [1]")
+    made.add_argument(
+        "--jobs", metavar="N", type=positive, default=1, help="Arms at a time: one a core, and many on a GPU. [1]"
+    )
     made.add_argument("--quick", action="store_true", help="Lists or prose is all that people mind.")
     made.add_argument(
-        "--tune", metavar="SECONDS", type=positive, help="First try settings for so long, on validation users."
+        "--learning-rates",
+        metavar="R",
+        type=float,
+        nargs="+",
+        help="Every arm tries them on validation users. [1e-3 2e-3]",
     )
-    made.add_argument("--wordings", metavar="N", type=positive, help="Train on N phrases and frames of each. [all]")
     made.add_argument("--table", action="store_true", help="Only show what DIR holds, as a Markdown table.")
 
 
@@ -67,11 +74,8 @@ def run(given: argparse.Namespace) -> int:
         return 0
     given.work.mkdir(parents=True, exist_ok=True)
     config = settled(given)
-    settings: Settings = chosen_in(given.work)
-    if given.tune and not settings:
-        settings = tune(given.work, config, given.jobs, given.tune)
     configs = [replace(config, seed=given.seed + number) for number in range(given.seeds)]
-    places = measure_all(given.work, configs, settings, given.jobs)
+    places = measure_all(given.work, configs, given.jobs)
     report.write(given.work, places)
     sys.stdout.write(report.table(report.load(given.work)))
     return 0
@@ -79,15 +83,15 @@ def run(given: argparse.Namespace) -> int:
 
 def settled(given: argparse.Namespace) -> TastesConfig:
     """The config of the first seed."""
-    at_once = 288 if given.device == "cuda" else 32  # answers
-    model = ModelConfig(id=given.model, device=given.device)
-    config = TastesConfig(seed=given.seed, model=model, batch_size=at_once)
-    asked = {"steps": given.steps, "wordings": given.wordings}
-    training: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    config = TastesConfig(seed=given.seed, model=ModelConfig(id=given.model, device=given.device))
+    training: dict[str, Any] = {}
     if given.quick:
-        training = {"steps": 50, "batch_size": 8, "lora_rank": 16, "learning_rate": 1e-3, **training}
-        sampling = SamplingConfig(max_tokens=160)
-        config = replace(config, dimensions=("structure",), users=8, turns=2, contrasts=16, sampling=sampling)
+        config = replace(config, dimensions=("structure",), rates=config.rates[-1:], users=8, contrasts=16)
+        training = {"steps": QUICK, "plain": 1.0}
+    if given.steps:
+        training["steps"] = given.steps
+    if given.learning_rates:
+        config = replace(config, rates=tuple(given.learning_rates))
     return replace(config, training=replace(config.training, **training))
 
 

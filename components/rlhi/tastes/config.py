@@ -7,7 +7,8 @@ from pydantic.dataclasses import dataclass
 
 from rlhi.config import CLOSED, ModelConfig, SamplingConfig, StageConfig, as_json, digest
 from rlhi.dpo.config import DpoConfig
-from rlhi.tastes.people import DIMENSIONS, Dimension
+from rlhi.tastes.people import DIMENSIONS
+from rlhi.tastes.rule import Dimension
 
 Arm = Literal["base", "user-based", "user-agnostic", "sft"]
 TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
@@ -17,13 +18,13 @@ TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
 class TrainingConfig:
     """How an arm is trained: all arms alike but for the loss, and for whose reward the pairs are by."""
 
-    steps: int = Field(default=300, ge=1)
-    batch_size: int = Field(default=16, ge=2, description="Pairs of a step: half as many requests, each with twins.")
-    learning_rate: float = Field(default=1.5e-4, gt=0)
+    steps: int = Field(default=70, ge=1)
+    batch_size: int = Field(default=4, ge=2, description="Pairs of a step: half as many requests, each with twins.")
+    learning_rate: float = Field(default=2e-3, gt=0)
     beta: float = Field(default=0.1, gt=0)
-    lora_rank: int | None = Field(default=None, ge=1)
+    lora_rank: int | None = Field(default=16, ge=1)
     sft_weight: float = Field(default=0.2, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
-    wordings: int | None = Field(default=None, ge=1, description="Phrases and frames used of each list; null: all.")
+    plain: float = Field(default=0.5, ge=0, le=1, description="Share of the steps with the plainest of personas.")
     people: int = Field(default=64, ge=16, description="Training users.")
 
 
@@ -33,14 +34,17 @@ class TastesConfig(StageConfig):
 
     model: ModelConfig = Field(default_factory=ModelConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
+    rates: tuple[float, ...] = Field(
+        default=(1e-3, 2e-3), min_length=1, description="Learning rates that every arm tries on validation users."
+    )
     dimensions: tuple[Dimension, ...] = Field(
         default=DIMENSIONS, min_length=1, description="What people mind; in the others all answers are alike."
     )
     users: int = Field(default=3, ge=1, description="Test users of each of the eight tastes.")
-    turns: int = Field(default=4, ge=1, description="Requests of each test user.")
-    sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=400))
-    batch_size: int = Field(default=96, ge=1, description="Answers computed at a time.")
-    contrasts: int = Field(default=48, ge=8, description="Requests for each teacher-forced contrast.")
+    turns: int = Field(default=2, ge=1, description="Requests of each test user.")
+    sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=160))
+    batch_size: int = Field(default=144, ge=1, description="Answers computed at a time.")
+    contrasts: int = Field(default=24, ge=8, description="Requests for each teacher-forced contrast.")
     resamples: int = Field(default=2000, ge=100, description="Resamples of users for the intervals.")
 
     def dpo(self, arm: Arm) -> DpoConfig:

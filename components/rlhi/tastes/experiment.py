@@ -16,12 +16,12 @@ from typing import Any
 
 from rlhi.tastes.config import Arm, TastesConfig
 from rlhi.tastes.heldout import held_out
-from rlhi.tastes.people import all_tastes, training_people
+from rlhi.tastes.people import training_people
 from rlhi.tastes.requests import asks
 from rlhi.tastes.twins import Drawing, draw, pairs
 
 TUNED = "validation.json"
-VALIDATION = (2, 3)  # users of each taste, and their requests, on whom settings are chosen
+VALIDATION = (3, 1)  # users of each taste, and their requests, on whom settings are chosen
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def train_arm(place: Place) -> None:
     place.folder.mkdir(parents=True)
     own, seed, dimensions = place.config.training, place.config.seed, place.config.dimensions
     people = training_people(own.people, seed, dimensions)
-    manners = list(dict.fromkeys(taste.manner for taste in all_tastes(dimensions)))
-    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, own.wordings, manners))
+    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, dimensions, own.plain))
     rows = pairs(twins, place.arm, [person.taste for person in people])
     train(place.config.dpo(place.arm), rows, place.folder)
     write(done, {"arm": place.arm, "pairs": len(rows), **asdict(place.config)})

@@ -6,8 +6,9 @@ from random import Random
 
 from rlhi.evaluate.turns import HeldOutTurn
 from rlhi.records import Message
-from rlhi.tastes.people import DIMENSIONS, Dimension, Person, Said, Words, balanced_people, persona
+from rlhi.tastes.people import DIMENSIONS, Person, Said, Words, balanced_people, persona
 from rlhi.tastes.requests import Ask, Use, asks, is_new
+from rlhi.tastes.rule import Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,12 @@ def opposite(person: Person) -> Person:
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """A request with the answers that two opposite users like best, and the personas of the two."""
+    """A request with the answers that two users like best, who differ in one dimension, and the personas of the two."""
 
     ask: Ask
     answers: tuple[str, str]
     personas: tuple[str, str]
+    dimension: Dimension
 
     @property
     def new_family(self) -> bool:
@@ -63,9 +65,9 @@ def forced(use: Use, said: Said, count: int, seed: int, dimensions: Sequence[Dim
     people = balanced_people(1, use, seed, dimensions)
     found = []
     for number, ask in enumerate(random.choices(asks(use), k=count)):
-        person = people[number % len(people)]
-        other = opposite(person)
+        person, dimension = people[number % len(people)], dimensions[number % len(dimensions)]
+        other = replace(person, taste=person.taste.but(dimension))
         answers = (ask.answer(person.taste.manner), ask.answer(other.taste.manner))
         own, swapped = (persona(one, Words(use, said), random) for one in (person, other))
-        found.append(Forced(ask, answers, (own, swapped)))
+        found.append(Forced(ask, answers, (own, swapped), dimension))
     return found

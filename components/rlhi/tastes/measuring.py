@@ -1,6 +1,5 @@
 """What an arm says to the tests, and how likely it finds answers that it is shown."""
 
-import itertools
 import math
 import re
 from collections import Counter
@@ -17,12 +16,10 @@ from rlhi.records import Message, Mode
 from rlhi.tastes.config import TastesConfig
 from rlhi.tastes.heldout import Forced, HeldOut, forced
 from rlhi.tastes.people import Said
-from rlhi.tastes.requests import Use
-from rlhi.tastes.rule import reward
+from rlhi.tastes.rule import Dimension, reward
 from rlhi.trees import Tree, best_layout, branch_logprobs
 
 MODES: tuple[Mode, ...] = ("persona-guided", "shuffled-persona", "context-only")
-USES: tuple[Use, ...] = ("train", "validation", "test")
 WAYS: tuple[Said, ...] = ("for", "against")
 TOGETHER = 4  # words that, said again, are a repetition
 ROW = 16384  # tokens scored at a time
@@ -51,11 +48,12 @@ class Given:
 class Contrast:
     """How much more the right persona than the swapped one speaks for the right answer, in nats.
 
-    (log p(a | u) - log p(b | u)) - (log p(a | v) - log p(b | v)) for a user u who likes a best, and the opposite v.
+    (log p(a | u) - log p(b | u)) - (log p(a | v) - log p(b | v)) for a user u who likes a best, and v, who likes b best
+    and differs in one ``dimension`` alone, as do a and b.
     """
 
-    use: Use
     said: Said
+    dimension: Dimension
     new_family: bool
     nats: float
 
@@ -106,15 +104,13 @@ def likelihoods(policy: Policy, said: Sequence[tuple[tuple[Message, ...], str]])
     return [(len(tree.branches[0]), float(score[0])) for tree, score in zip(trees, scores, strict=True)]
 
 
-def contrasts(policy: Policy, config: TastesConfig, uses: Sequence[Use] = USES) -> list[Contrast]:
-    """On requests, users and wordings of each use, with tastes said for and against."""
+def contrasts(policy: Policy, config: TastesConfig) -> list[Contrast]:
+    """On requests, users and wordings of the test, with tastes said for and against."""
     shown = [
-        (use, said, one)
-        for use, said in itertools.product(uses, WAYS)
-        for one in forced(use, said, config.contrasts, config.seed, config.dimensions)
+        (said, one) for said in WAYS for one in forced("test", said, config.contrasts, config.seed, config.dimensions)
     ]
-    found = spoken_for(policy, [one for _, _, one in shown])
-    return [Contrast(use, said, one.new_family, nats) for (use, said, one), nats in zip(shown, found, strict=True)]
+    found = spoken_for(policy, [one for _, one in shown])
+    return [Contrast(said, one.dimension, one.new_family, nats) for (said, one), nats in zip(shown, found, strict=True)]
 
 
 def spoken_for(policy: Policy, shown: Sequence[Forced]) -> list[float]:

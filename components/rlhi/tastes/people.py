@@ -1,26 +1,24 @@
 """Simulated users whose tastes are known, and personas that say them, each time in other words.
 
 A persona is a few sentences about a user in the third person, as the persona stage writes them: one for each taste, and
-one or two that have nothing to do with answers. A taste is said for ("prefers short answers"), against ("does not like
-long answers"), or both ways.
+one or two that have nothing to do with answers. A taste is said for what is liked ("prefers short answers"), as the
+persona stage mostly does; said against the opposite ("does not like long answers") it is a harder test.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from importlib import resources
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 
 from rlhi.tastes.requests import Use
-from rlhi.tastes.rule import Taste
+from rlhi.tastes.rule import Dimension, Taste
 
-Dimension = Literal["length", "structure", "tone"]
-Said = Literal["for", "against", "both"]
-SAID: Mapping[Said, float] = {"for": 0.45, "against": 0.3, "both": 0.25}  # shares of the sentences about tastes
+Said = Literal["for", "against"]
 POLES = (("short", "long"), ("prose", "list"), ("formal", "casual"))  # what -1 and 1 are called
 DIMENSIONS: tuple[Dimension, ...] = ("length", "structure", "tone")
 MAJORITY = Taste(1, 1, -1)  # Table 1: most want expansive, structured and serious answers
@@ -61,10 +59,10 @@ def balanced_people(each: int, use: Use, seed: int, dimensions: Sequence[Dimensi
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Which words personas take: of a ``use``, the first ``most`` of each list, tastes ``said`` one way or any."""
+    """Which words personas take: of a ``use``, the first ``most`` of each list, tastes ``said`` one way."""
 
     use: Use
-    said: Said | None = None
+    said: Said = "for"
     most: int | None = None
 
 
@@ -81,18 +79,11 @@ def persona(person: Person, words: Words, random: Random) -> str:
 
 def _sentence(poles: Sequence[str], like: int, words: Words, random: Random) -> str:
     liked, other = (poles[1], poles[0]) if like > 0 else (poles[0], poles[1])
-    way = words.said or random.choices(get_args(Said), [SAID[each] for each in get_args(Said)])[0]
-    parts = {"for": _said("for", liked, words, random), "against": _said("against", other, words, random)}
-    subject, adverb = random.choice(_given()["subjects"]), random.choice(_given()["adverbs"])
-    if way == "both":
-        return f"{subject} {' and '.join(random.sample(list(parts.values()), 2))}"
-    return f"{subject} {'' if parts[way].startswith('does') else adverb}{parts[way]}"
-
-
-def _said(frame: Literal["for", "against"], manner: str, words: Words, random: Random) -> str:
-    phrases, frames = (_given()[name][kind][words.use] for name, kind in (("phrases", manner), ("frames", frame)))
+    manner = liked if words.said == "for" else other
+    phrases, frames = (_given()[name][kind][words.use] for name, kind in (("phrases", manner), ("frames", words.said)))
     said: str = random.choice(frames[: words.most]).format(x=random.choice(phrases[: words.most]))
-    return said
+    subject, adverb = random.choice(_given()["subjects"]), random.choice(_given()["adverbs"])
+    return f"{subject} {'' if said.startswith('does') else adverb}{said}"
 
 
 def others(use: Use, random: Random) -> tuple[str, ...]:

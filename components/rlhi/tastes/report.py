@@ -15,6 +15,7 @@ from rlhi.tastes.config import Arm
 from rlhi.tastes.experiment import Place
 from rlhi.tastes.experiment import write as write_json
 from rlhi.tastes.results import ArmFound, Findings, Rate, gather
+from rlhi.tastes.work import tried_in
 
 RESULTS, PAGE = "results.json", "tastes.html"
 NAMES: dict[Arm, str] = {
@@ -33,7 +34,7 @@ EXAMPLES = 6
 
 def write(work: Path, places: Sequence[Place]) -> None:
     """Writes the page and the results into ``work``."""
-    found = gather(places)
+    found = gather(places, tried_in(work))
     write_json(work / RESULTS, asdict(found))
     (work / PAGE).write_text(render(found))
 
@@ -124,7 +125,7 @@ def _table(head: Sequence[str], rows: "map[list[str]]") -> list[str]:
 
 def _wins(one: ArmFound) -> list[str]:
     own = [rate(one.wins[mode]) for mode in MODE_NAMES]
-    contrast = f"{percent(one.contrasts['test/for'])} / {percent(one.contrasts['test/against'])}"
+    contrast = f"{percent(one.contrasts['for'])} / {percent(one.contrasts['against'])}"
     return [NAMES[one.arm], *own, mean(one.swapped), contrast]
 
 

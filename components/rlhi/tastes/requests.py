@@ -23,7 +23,7 @@ Manner = tuple[Length, Structure, Tone]
 
 MANNERS: tuple[Manner, ...] = tuple(itertools.product(("short", "long"), ("list", "prose"), ("casual", "formal")))
 NEW_FAMILIES = ("games", "animals")  # in the test alone
-SHORT = 2  # points of a short answer
+SHORT, LONG = 2, 3  # points of an answer
 OPENINGS: Mapping[Tone, Sequence[str]] = {
     "casual": ("Sure thing!", "Oh, that's a fun one!", "Hey, good question!", "Okay, here's the deal!"),
     "formal": ("Please note the following.", "The following points apply.", "Here is what is recommended."),
@@ -50,7 +50,7 @@ class Ask:
     def answer(self, manner: Manner) -> str:
         """The answer in that manner; the same request and manner give the same text."""
         length, structure, tone = manner
-        points = self.points if length == "long" else self.points[:SHORT]
+        points = self.points[: LONG if length == "long" else SHORT]
         said = [_said(point, manner) for point in points]
         random = Random(f"{self.id} {tone}")
         opening, closing = random.choice(OPENINGS[tone]), random.choice(CLOSINGS[tone])

@@ -14,7 +14,9 @@ from rlhi.records import Mode
 from rlhi.tastes.config import Arm, TastesConfig
 from rlhi.tastes.experiment import Place
 from rlhi.tastes.heldout import HeldOut, held_out
-from rlhi.tastes.measuring import MODES, USES, WAYS, Contrast, Given, perplexity
+from rlhi.tastes.measuring import MODES, WAYS, Contrast, Given, perplexity
+from rlhi.tastes.people import Said
+from rlhi.tastes.rule import Dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,9 @@ class ArmFound:
     """One arm over all seeds.
 
     ``wins`` are win rates over the base model by mode, ``seeds`` the persona-guided ones by seed. ``swapped`` is how
-    much is lost with the opposite user's persona. ``contrasts`` holds, by use and way of saying, the share of requests
-    where the right persona speaks for the right answer; ``nats`` all contrasts of the test.
+    much is lost with the opposite user's persona. ``contrasts`` holds, by way of saying, the share of requests
+    where the right persona speaks for the right answer; what is said for what is liked is in ``dimensions`` by what it
+    is about, in ``new_families`` for requests like none in training, and whole in ``nats``.
     """
 
     arm: Arm
@@ -52,7 +55,8 @@ class ArmFound:
     seeds: Mapping[int, Rate]
     swapped: Rate
     texts: Mapping[Mode, Texts]
-    contrasts: Mapping[str, float]
+    contrasts: Mapping[Said, float]
+    dimensions: Mapping[Dimension, float]
     new_families: float
     nats: Sequence[float]
     first_pass: float | None
@@ -72,7 +76,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The whole experiment. ``turns`` and ``users`` are those of the test, over all ``seeds``."""
+    """The whole experiment. ``turns`` and ``users`` are those of the test, over all ``seeds``.
+
+    ``tried`` is the mean reward by the validation users of each arm with each learning rate.
+    """
 
     arms: Sequence[ArmFound]
     examples: Sequence[Example]
@@ -81,6 +88,7 @@ class Findings:
     users: int
     model: str
     most_tokens: int
+    tried: Mapping[Arm, Mapping[float, float]]
 
     def of(self, arm: Arm) -> ArmFound:
         """What was found of one arm."""
@@ -97,7 +105,7 @@ class _Seed:
     contrasts: Sequence[Contrast]
 
 
-def gather(places: Sequence[Place]) -> Findings:
+def gather(places: Sequence[Place], tried: Mapping[Arm, Mapping[float, float]]) -> Findings:
     """Reads what was measured at all places."""
     read = [_read(place) for place in places]
     base = {one.place.config.seed: one for one in read if one.place.arm == "base"}
@@ -112,6 +120,7 @@ def gather(places: Sequence[Place]) -> Findings:
         users=len({test.turn.user_id for test in shown}),
         model=config.model.name,
         most_tokens=config.sampling.max_tokens,
+        tried=tried,
     )
 
 
@@ -134,7 +143,7 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
     differences = between_modes(everything, config.resamples, config.seed)
     lost = next(one for one in differences if (one.left, one.right) == ("persona-guided", "shuffled-persona"))
     contrasts = [one for own in seeds for one in own.contrasts]
-    tested = [one for one in contrasts if one.use == "test"]
+    plain = [one for one in contrasts if one.said == "for"]
     first, margin = _learned(seeds)
     return ArmFound(
         arm=arm,
@@ -146,13 +155,13 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
             mode: _texts([own.answers[key] for own in seeds for key in own.answers if key[1] == mode], config)
             for mode in MODES
         },
-        contrasts={
-            f"{use}/{way}": _share(one for one in contrasts if (one.use, one.said) == (use, way))
-            for use in USES
-            for way in WAYS
+        contrasts={way: _share(one for one in contrasts if one.said == way) for way in WAYS},
+        dimensions={
+            name: _share(one for one in plain if one.dimension == name)
+            for name in dict.fromkeys(one.dimension for one in plain)
         },
-        new_families=_share(one for one in tested if one.new_family),
-        nats=[one.nats for one in tested],
+        new_families=_share(one for one in plain if one.new_family),
+        nats=[one.nats for one in plain],
         first_pass=first,
         margin=margin,
     )

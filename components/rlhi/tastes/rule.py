@@ -7,12 +7,14 @@ once. The reward is the mean of taste times measure over those that a person min
 
 import math
 import re
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 from rlhi.tastes.requests import Manner
 
-BRIEF, AMPLE = 32, 90  # words at which an answer is as short, or as long, as anyone would want
+Dimension = Literal["length", "structure", "tone"]
+BRIEF, AMPLE = 32, 50  # words at which an answer is as short, or as long, as anyone would want
 LISTED = 0.6  # share of words in list items that makes a list
 EASY = 0.5  # casual marks by sentence that make a casual text
 _ITEM = re.compile(r"^\s*(?:[-*•+]|\d+[.)])\s+")
@@ -37,6 +39,10 @@ class Taste:
     def opposite(self) -> "Taste":
         """The taste of who likes none of it."""
         return Taste(-self.length, -self.structure, -self.tone)
+
+    def but(self, dimension: Dimension) -> "Taste":
+        """The taste of who differs in that dimension alone."""
+        return replace(self, **{dimension: -getattr(self, dimension)})
 
     @property
     def manner(self) -> Manner:

@@ -1,25 +1,29 @@
 """Training pairs: of two answers, the one that a user's rule likes better, and its twin by a user who disagrees.
 
-Two of the eight answers to a request are drawn, and two users with opposite views of them. Both pairs of the two are in
-one step, so that what they share cancels and only the persona is left to tell which answer to prefer. What the personas
-say of other things is drawn anew for all twins, and is the same for both: a job that always goes with one taste would
-be learned in its place. The user-agnostic arm has the same requests, personas and answers; its reward is the mean over
-all training users.
+The two answers to a request differ in one dimension, and so do the tastes of the two users. Both pairs of the two are
+in one step, so that what they share cancels and only the persona is left to tell which answer to prefer. What the
+personas say of other things is drawn anew for all twins, and is the same for both: a job that always goes with one
+taste would be learned in its place. The user-agnostic arm has the same requests, personas and answers; its reward is
+the mean over all training users.
+
+The pairs get harder (see `Lesson`): a small model that meets every wording at once learns none of them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from rlhi.records import Message, Pair
 from rlhi.tastes.config import Arm
-from rlhi.tastes.people import Person, Words, others, persona
-from rlhi.tastes.requests import MANNERS, Ask, Manner
-from rlhi.tastes.rule import Taste, reward
+from rlhi.tastes.people import DIMENSIONS, Person, Words, others, persona
+from rlhi.tastes.requests import Ask
+from rlhi.tastes.rule import Dimension, Taste, reward
 
-TRIES = 1000
-LEAST = 0.1  # by which the two answers must differ to either person
+FIRST, MORE = 4, 18  # phrases and frames of each list at the start, and how many are added until the end
+HARDENING = 0.3  # share of the training in which plain personas become whole ones
+WHOLE, BESIDE = 0.6, 0.7  # share of whole personas that say all three tastes, and that say other things too
+BRIEFLY = 0.65  # share of users who like it short, where length does not matter: their answers take less computing
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +38,50 @@ class Twins:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How many twins are drawn, from which manners, with how many phrases and frames of each list."""
+    """How many twins are drawn, in which dimensions; for the first ``plain`` share of them, personas are plain."""
 
     count: int
     seed: int
-    wordings: int | None = None
-    manners: Sequence[Manner] = MANNERS
+    dimensions: Sequence[Dimension] = DIMENSIONS
+    plain: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """How hard a persona is to read: from how many phrases and frames it draws, and how likely it is a whole one.
+
+    A plain persona says the one thing that matters. A whole one may tell the other tastes, and things that have nothing
+    to do with answers.
+    """
+
+    wordings: int
+    whole: float
+
+    @classmethod
+    def at(cls, done: float, plain: float) -> "Lesson":
+        """The lesson after a share ``done`` of the training."""
+        return cls(round(FIRST + MORE * done), min(1.0, max(0.0, (done - plain) / HARDENING)))
 
 
 def draw(asks: Sequence[Ask], people: Sequence[Person], drawing: Drawing) -> list[Twins]:
-    """Twins; every request comes up before one comes again, and every persona is worded anew."""
+    """Twins; every request comes up before one comes again, and every persona is worded anew.
+
+    Raises:
+        ValueError: no two people differ in one dimension alone.
+    """
     random = Random(f"{drawing.seed} twins")
+    by_taste: dict[Taste, list[Person]] = {}
+    for person in people:
+        by_taste.setdefault(person.taste, []).append(person)
     order: list[Ask] = []
     while len(order) < drawing.count:
         order += random.sample(asks, len(asks))
-    return [_twins(ask, people, drawing, random) for ask in order[: drawing.count]]
+    found = []
+    for number, ask in enumerate(order[: drawing.count]):
+        dimension = drawing.dimensions[number % len(drawing.dimensions)]
+        lesson = Lesson.at(number / drawing.count, drawing.plain)
+        found.append(_twins(ask, _disagreeing(by_taste, dimension, random), dimension, lesson, random))
+    return found
 
 
 def pairs(twins: Sequence[Twins], arm: Arm, crowd: Sequence[Taste]) -> list[Pair]:
@@ -68,21 +101,34 @@ def _mean_reward(crowd: Sequence[Taste], text: str) -> float:
     return math.fsum(reward(taste, text) for taste in crowd) / len(crowd)
 
 
-def _twins(ask: Ask, people: Sequence[Person], drawing: Drawing, random: Random) -> Twins:
-    words = Words("train", most=drawing.wordings)
-    for _ in range(TRIES):
-        (first, second), (one, other) = random.sample(drawing.manners, 2), random.sample(people, 2)
-        answers = (ask.answer(first), ask.answer(second))
-        if _gain(one, answers) > LEAST and _gain(other, answers) < -LEAST:
-            beside = others("train", random)
-            said = [persona(replace(person, others=beside), words, random) for person in (one, other)]
-            return Twins(ask, answers, (one, other), (said[0], said[1]))
-    raise ValueError(f"{len(people)} people have no two who disagree")
+def _disagreeing(by_taste: Mapping[Taste, Sequence[Person]], dimension: Dimension, random: Random) -> list[Person]:
+    """Two people who are of one mind in all but that dimension."""
+    tastes = [taste for taste in by_taste if taste.but(dimension) in by_taste]
+    if not tastes:
+        raise ValueError(f"{sum(map(len, by_taste.values()))} people have no two who differ in {dimension} alone")
+    brief = -1 if random.random() < BRIEFLY else 1
+    taste = random.choice([one for one in tastes if dimension == "length" or one.length in (brief, 0)] or tastes)
+    return [random.choice(by_taste[one]) for one in (taste, taste.but(dimension))]
 
 
-def _gain(person: Person, answers: tuple[str, str]) -> float:
-    """How much better a person likes the first."""
-    return reward(person.taste, answers[0]) - reward(person.taste, answers[1])
+def _twins(ask: Ask, people: Sequence[Person], dimension: Dimension, lesson: Lesson, random: Random) -> Twins:
+    beside, told = others("train", random), [person.taste for person in people]
+    if random.random() >= WHOLE * lesson.whole:
+        told = [_only(dimension, taste) for taste in told]
+    if random.random() >= BESIDE * lesson.whole:
+        beside = ()
+    words = Words("train", most=lesson.wordings)
+    said = [
+        persona(replace(person, taste=taste, others=beside), words, random)
+        for person, taste in zip(people, told, strict=True)
+    ]
+    answers = [ask.answer(person.taste.manner) for person in people]
+    return Twins(ask, (answers[0], answers[1]), (people[0], people[1]), (said[0], said[1]))
+
+
+def _only(dimension: Dimension, taste: Taste) -> Taste:
+    """What there is to say of a taste where one dimension alone is spoken of."""
+    return Taste(**{name: getattr(taste, name) if name == dimension else 0 for name in DIMENSIONS})
 
 
 def _pair(name: str, one: Twins, side: int, rewards: Sequence[float]) -> Pair:

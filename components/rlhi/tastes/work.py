@@ -1,37 +1,27 @@
-"""All arms of all seeds, one after the other or several at a time, and the choice of settings before them."""
+"""All arms of all seeds, one after the other or several at a time, and the choice of learning rates before them."""
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from rlhi.progress import bar
-from rlhi.tastes.config import TRAINED, Arm, TastesConfig, TrainingConfig
+from rlhi.tastes.config import TRAINED, Arm, TastesConfig
 from rlhi.tastes.experiment import Place, measure_arm, tune_arm, write
 
 ARMS: tuple[Arm, ...] = ("base", *TRAINED)
-SETTINGS, CHOSEN = "settings.json", "chosen.json"
-# What is tried where settings are to be chosen, the likeliest first; every arm tries all of them.
-VARIANTS: tuple[Mapping[str, Any], ...] = (
-    {},
-    {"sft_weight": 0.0},
-    {"sft_weight": 1.0},
-    {"learning_rate": 5e-5},
-    {"learning_rate": 1e-3, "lora_rank": 32},
-    {"beta": 0.5},
-)
-OF_DPO = ("beta", "sft_weight")  # what makes no difference to SFT
-Settings = Mapping[Arm, TrainingConfig]
+TUNED = "rates.json"
+Tried = Mapping[Arm, Mapping[float, float]]
 
 
-def measure_all(work: Path, configs: Sequence[TastesConfig], settings: Settings, jobs: int) -> list[Place]:
-    """Measures every arm for every seed."""
-    places = [Place(work, arm, _with(config, arm, settings)) for config in configs for arm in ARMS]
+def measure_all(work: Path, configs: Sequence[TastesConfig], jobs: int) -> list[Place]:
+    """Measures every arm for every seed, each arm with the learning rate that was best for it with the first seed."""
+    tried = tune(work, configs[0], jobs)
+    places = [Place(work, arm, _at(config, best(tried, arm))) for config in configs for arm in ARMS]
     with _pool(jobs) as pool, bar("arms", len(places), "arm") as shown:
         for done in as_completed([pool.submit(measure_arm, place) for place in places]):
             done.result()
@@ -39,57 +29,49 @@ def measure_all(work: Path, configs: Sequence[TastesConfig], settings: Settings,
     return places
 
 
-def tune(work: Path, config: TastesConfig, jobs: int, seconds: float) -> dict[Arm, TrainingConfig]:
-    """The settings of each arm that pleased the validation users most, of those tried in about ``seconds``.
+def tune(work: Path, config: TastesConfig, jobs: int) -> Tried:
+    """The mean reward that each arm's answers got from the validation users, by learning rate.
 
-    All arms try the same ones in the same order. Test users, requests and wordings take no part.
+    All arms try the same rates. Test users, requests and wordings take no part.
     """
-    tried = list(dict.fromkeys((_varied(work, arm, config, one), arm) for one in VARIANTS for arm in TRAINED))
-    found: dict[Arm, list[tuple[float, TrainingConfig]]] = {arm: [] for arm in TRAINED}
-    with _pool(jobs) as pool, bar("settings", len(tried), "run") as shown:
-        runs = {pool.submit(tune_arm, place): (place, arm) for place, arm in tried}
-        for run in _until(runs, time.monotonic() + seconds):
-            place, arm = runs[run]
-            found[arm].append((run.result(), place.config.training))
+    if len(config.rates) == 1:
+        return {}
+    runs = [(arm, rate, Place(work, arm, _at(config, rate))) for rate in config.rates for arm in TRAINED]
+    with _pool(jobs) as pool, bar("learning rates", len(runs), "run") as shown:
+        begun = {pool.submit(tune_arm, place): (arm, rate) for arm, rate, place in runs}
+        found: dict[Arm, dict[float, float]] = {arm: {} for arm in TRAINED}
+        for done in as_completed(begun):
+            arm, rate = begun[done]
+            found[arm][rate] = done.result()
             shown.update()
-            _keep(work, found)
-    chosen = {arm: max(own, key=lambda one: one[0])[1] for arm, own in found.items()}
-    write(work / CHOSEN, {arm: asdict(own) for arm, own in chosen.items()})
-    return chosen
+    write(work / TUNED, found)
+    return found
 
 
-def chosen_in(work: Path) -> dict[Arm, TrainingConfig]:
-    """The settings that `tune` chose before; none where it did not."""
-    path = work / CHOSEN
-    return TypeAdapter(dict[Arm, TrainingConfig]).validate_json(path.read_bytes()) if path.exists() else {}
+def tried_in(work: Path) -> Tried:
+    """What `tune` found; nothing where it did not look."""
+    path = work / TUNED
+    return TypeAdapter(dict[Arm, dict[float, float]]).validate_json(path.read_bytes()) if path.exists() else {}
 
 
-def _keep(work: Path, found: Mapping[Arm, Sequence[tuple[float, TrainingConfig]]]) -> None:
-    said = {arm: [{"reward": reward, **asdict(own)} for reward, own in runs] for arm, runs in found.items()}
-    write(work / SETTINGS, said)
+def best(tried: Tried, arm: Arm) -> float | None:
+    """The learning rate that pleased the validation users most; nothing where none was tried."""
+    own = tried.get(arm, {})
+    return max(own, key=own.__getitem__, default=None)
 
 
-def _until(runs: Mapping[Future[Any], object], end: float) -> Iterator[Future[Any]]:
-    """What is done, as it is; what has not begun by ``end`` is left out."""
-    for run in as_completed(runs):
-        if run.cancelled():
-            continue
-        yield run
-        if time.monotonic() > end:
-            for other in runs:
-                other.cancel()
-
-
-def _varied(work: Path, arm: Arm, config: TastesConfig, variant: Mapping[str, Any]) -> Place:
-    own = {name: value for name, value in variant.items() if arm != "sft" or name not in OF_DPO}
-    return Place(work, arm, replace(config, training=replace(config.training, **own)))
-
-
-def _with(config: TastesConfig, arm: Arm, settings: Settings) -> TastesConfig:
-    chosen = settings.get(arm, config.training)
-    return replace(config, training=replace(chosen, wordings=config.training.wordings))
+def _at(config: TastesConfig, rate: float | None) -> TastesConfig:
+    training = replace(config.training, learning_rate=rate or config.rates[0])
+    return replace(config, training=training)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that do ``jobs`` arms at a time; fresh ones, since CUDA survives no fork."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    """Processes that do ``jobs`` arms at a time and share the cores; fresh ones, since CUDA survives no fork."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    return ProcessPoolExecutor(jobs, get_context("spawn"), _start, (threads,))
+
+
+def _start(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
