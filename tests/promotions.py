@@ -1,6 +1,7 @@
 """What promotion reads, for tests: a trained model, its evaluation, and safety figures, as their stages write them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ def verdicts(
     liked: str = "OURS",
     said: str = "OURS",
     users: int = 12,
+    named: bool = True,
     more: Mapping[str, Path] = NOTHING,
 ) -> Path:
     """An evaluation against the champion, or without one against the base model, by a judge that likes a word.
 
-    The model's answers begin with ``said``.
+    The model's answers begin with ``said``. As in a pipeline, the settings need not have ``named`` the champion.
     """
     config = EvaluateConfig(
         resamples=200,
@@ -68,7 +70,8 @@ def verdicts(
         save(results, out)
 
     inputs = {"model": of, **more} | ({} if champion is None else {"champion": champion})
-    return _made("evaluate", make, Output(folder, Verdict), config, inputs)
+    given = config if named else replace(config, opponents=("base",))
+    return _made("evaluate", make, Output(folder, Verdict), given, inputs)
 
 
 def safety(

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.__main__ import main as pipelines
 from rlhi import manifest
-from rlhi.cli import main
+from rlhi.artifacts import user_rows
+from rlhi.cli import bind, main, parser
 from rlhi.engine.s3.bucket import Bucket
 from rlhi.errors import InputError
 from rlhi.promote.files import folder_of
@@ -54,7 +55,7 @@ class Team:
     def tries(self, model: Path, *flags: str, champion: Path | None = None, **figures: Any) -> int:
         """The exit code of promote; ``figures`` are what the judge likes, what is said, and items that failed."""
         place = self.folder / f"try-{len(list(self.folder.iterdir()))}"
-        verdicts = {name: figures.pop(name) for name in ("liked", "said", "users") if name in figures}
+        verdicts = {name: figures.pop(name) for name in ("liked", "said", "users", "named") if name in figures}
         given = {
             "--model": model,
             "--verdicts": promotions.verdicts(place / "verdicts", model, champion, **verdicts),
@@ -146,6 +147,42 @@ def test_champion_on_s3_is_fetched_from_there(team: Team, bucket: str, tmp_path:
     assert version is not None
     fetched = folder_of(team.registry, version, tmp_path / "fetched")
     assert (fetched / "adapter" / "adapter_model.safetensors").read_text() == "first"
+
+
+def test_champion_is_given_by_its_digest_and_without_what_users_wrote(team: Team, tmp_path: Path) -> None:
+    model = team.model("first")
+    assert team.tries(model) == 0
+    place, told = tmp_path / "champion", tmp_path / "executor_output.json"
+    artifact = {"name": "champion", "uri": str(place), "metadata": {}}
+    kfp = {"outputs": {"artifacts": {"champion": {"artifacts": [artifact]}}, "outputFile": str(told)}}
+    asked = ["champion", "--champion", str(place), "--config", json.dumps({"name": team.registry.name})]
+    assert main([*asked, "--executor-input", json.dumps(kfp)]) == 0
+    first = manifest.load(model)
+    assert manifest.load(place) == first
+    assert (place / "adapter" / "adapter_model.safetensors").read_text() == "first"
+    assert not list(place.glob("part-*"))
+    assert [path.name for path in tmp_path.glob(".champion*")] == []
+    (said,) = json.loads(told.read_text())["artifacts"]["champion"]["artifacts"]
+    assert said["metadata"] == {"version": "1", "digest": first.digest}
+    assert team.tries(team.model("second"), champion=place, named=False) == 0
+    assert team.holder(CHAMPION) == "2"
+
+
+def test_where_there_is_no_champion_it_is_as_if_none_was_given(
+    team: Team, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "nobody"
+    asked = ["champion", "--champion", str(place), "--config", json.dumps({"name": team.registry.name})]
+    assert main(asked) == 0
+    assert "has no champion yet" in capsys.readouterr().err
+    model = str(team.model("first"))
+    flags = {"safety": ["--model", str(place), "--grades", "x"], "evaluate": ["--model", model, "--verdicts", "x"]}
+    flags["evaluate"] += ["--champion", str(place), "--conversations", "x", "--personas", "x"]
+    given = {stage: bind(stage, parser(stage).parse_args(own)).inputs.keys() for stage, own in flags.items()}
+    assert given == {"safety": set(), "evaluate": {"model", "conversations", "personas"}}
+    assert user_rows(place) == {}  # erasure asks every output
+    assert main(asked) == 2
+    assert "is not empty; choose another folder" in capsys.readouterr().err
 
 
 def test_better_model_replaces_the_champion_and_both_say_so(team: Team) -> None:

@@ -7,7 +7,7 @@ output can answer whether it holds a given user.
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -237,8 +237,8 @@ def user_rows(folder: Path) -> dict[str, int]:
     return dict(zip(listed["user_id"].to_pylist(), listed["rows"].to_pylist(), strict=True))
 
 
-def link_tree(source: Path, target: Path) -> None:
-    """A copy of a complete output, by hard links where the file system can. All or nothing.
+def link_tree(source: Path, target: Path, only: Collection[str] | None = None) -> None:
+    """A copy of a complete output, or of ``only`` these in it, by hard links where the file system can. All or nothing.
 
     Raises:
         OSError: ``target`` exists, or cannot be written.
@@ -246,7 +246,7 @@ def link_tree(source: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _link_all(source, partial)
+        _link_all(source, partial, only)
         if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
         partial.rename(target)
@@ -254,11 +254,14 @@ def link_tree(source: Path, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _link_all(source: Path, target: Path) -> None:
+def _link_all(source: Path, target: Path, only: Collection[str] | None) -> None:
     """As `shutil.copytree`, which does not tell a full disk from another error."""
     target.mkdir(parents=True)
     for found in sorted(source.rglob("*")):  # a folder before what is in it
-        place = target / found.relative_to(source)
+        inside = found.relative_to(source)
+        place = target / inside
+        if only is not None and inside.parts[0] not in only:
+            continue
         if found.is_dir():
             place.mkdir()
         else:

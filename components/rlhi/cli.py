@@ -24,6 +24,7 @@ from rlhi.engine.replies import configured
 from rlhi.engine.sharded import Shard
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
+from rlhi.manifest import is_nobody
 
 STAGES = (
     "ingest",
@@ -41,7 +42,7 @@ STAGES = (
     "promote",
     "analyze",
 )
-AROUND = ("check", "outcome", "comparison")  # tasks before and after the stages, with flags of their own
+AROUND = ("check", "outcome", "comparison", "champion")  # tasks around the stages, with flags of their own
 LINT = "lint"
 SHARD = (
     "Only ask the model what the users of part I of N need, I from 1, and keep the replies in the store of replies"
@@ -98,6 +99,7 @@ def overview() -> str:
             "Each stage reads the folders that earlier stages wrote and writes one of its own, complete or not at all.",
             "'rlhi STAGE --help' explains one; 'python -m pipelines' runs them together.",
             "On a cluster 'rlhi check' comes before them and 'rlhi outcome' after them.",
+            "'rlhi champion' fetches whom a new model has to beat.",
             "'rlhi comparison' puts the evaluations of several runs side by side.",
             "'rlhi lint FILE' finds in a compiled pipeline what a cluster does not forgive.",
             "",
@@ -138,7 +140,7 @@ def bind(stage: str, flags: argparse.Namespace) -> Call:
     for name, annotated in _parameters(stage).items():
         hint, optional = _may_miss(annotated)
         origin, records = typing.get_origin(hint), typing.get_args(hint)
-        if optional and given[name] is None:
+        if optional and (given[name] is None or (origin is Input and is_nobody(Path(given[name])))):
             continue
         if origin is Input:
             inputs[name] = Input(Path(given[name]), records[0])

@@ -33,6 +33,7 @@ from rlhi.sources import content_digest
 
 # what a disk can say of a write: full, a quota, a limit on the size of files, read-only, no right
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+AGAINST = ("champion", "opponent_safety")  # inputs of a model that another one is held against
 log = logging.getLogger("rlhi")
 
 
@@ -67,7 +68,7 @@ def execute(call: Call, executor_input: str | None = None) -> Manifest:
     Raises:
         InputError: bad input, another output in the place of this one, or no room or no right to write it.
     """
-    with _explained(call.output.path):
+    with explained(call.output.path):
         return _execute(call, executor_input)
 
 
@@ -83,13 +84,13 @@ def _execute(call: Call, executor_input: str | None) -> Manifest:
             _make(call, digests)
             _keep(call, key)
         described = manifest.load(call.output.path)
-        _write_executor_output(executor_input, call, described)
+        tell_kfp(executor_input, call.output_name, _metadata(described))
         tracking.log_stage(described, call.output.path, reused=reused, run_id=report.stop())
     return described
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turns what a disk says into one line. Of the output nothing is left then."""
     try:
         yield
@@ -182,8 +183,8 @@ def _run_on_news(call: Call) -> None:
 
 
 def _upstream(call: Call) -> list[Input[Any]]:
-    """Where the rows come from: not from an earlier run's output of this very stage."""
-    inputs = [] if call.apart else [*call.inputs.values()]
+    """Where the rows come from: not from an earlier run's output of this very stage, nor from who is to be beaten."""
+    inputs = [] if call.apart else [item for name, item in call.inputs.items() if name not in AGAINST]
     return [item for item in inputs if item.manifest.stage != call.stage]
 
 
@@ -226,8 +227,14 @@ def _describe(call: Call, digests: dict[str, str], seconds: float) -> Manifest:
     )
 
 
-def _write_executor_output(executor_input: str | None, call: Call, described: Manifest) -> None:
-    """Tells KFP what the task made: the artifact's URI, and counts and figures as its metadata.
+def _metadata(described: Manifest) -> dict[str, Any]:
+    """Counts and figures, for KFP."""
+    known: dict[str, Any] = {name: getattr(described, name) for name in ("stage", "digest", "rows_in", "kept")}
+    return known | {f"dropped.{reason}": n for reason, n in described.dropped.items()} | described.metrics
+
+
+def tell_kfp(executor_input: str | None, name: str, metadata: Mapping[str, Any]) -> None:
+    """Tells KFP what the task made: the URI of the artifact ``name``, and its metadata. Without KFP, nobody.
 
     A further port is a page of the output, in its folder under the port's name: it is shown from there, not copied.
     """
@@ -235,17 +242,10 @@ def _write_executor_output(executor_input: str | None, call: Call, described: Ma
         return
     outputs = json.loads(executor_input)["outputs"]
     made = {name: given["artifacts"][0] for name, given in outputs["artifacts"].items()}
-    folder = made.pop(call.output_name)
-    metadata: dict[str, Any] = {
-        "stage": call.stage,
-        "digest": described.digest,
-        "rows_in": described.rows_in,
-        "kept": described.kept,
-    }
-    metadata |= {f"dropped.{reason}": n for reason, n in described.dropped.items()} | described.metrics
-    told = {name: {**page, "uri": f"{folder['uri']}/{name}.html"} for name, page in made.items()}
-    told[call.output_name] = {**folder, "metadata": metadata}
-    written = {"artifacts": {name: {"artifacts": [artifact]} for name, artifact in told.items()}}
+    folder = made.pop(name)
+    told = {each: {**page, "uri": f"{folder['uri']}/{each}.html"} for each, page in made.items()}
+    told[name] = {**folder, "metadata": dict(metadata)}
+    written = {"artifacts": {each: {"artifacts": [artifact]} for each, artifact in told.items()}}
     path = Path(outputs["outputFile"])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -5,17 +5,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import rlhi
-from rlhi.config import digest
+from rlhi.config import ModelConfig, digest, parse
 from rlhi.errors import InputError
 from rlhi.records import SCHEMA_VERSION, Dropped
 
 NAME = "manifest.json"
+NOBODY = "nobody"  # the record of what stands where an output might be and is none, such as a first champion
 APART = (NAME, "timings.json", "report.html")  # what two equal runs differ in: also what a report says of its cost
 
 
@@ -110,6 +111,17 @@ def read(values: dict[str, Any]) -> Manifest:
         ValueError, TypeError, KeyError: it is none.
     """
     return Manifest(**{**values, "funnel": [FunnelRow(**row) for row in values["funnel"]]})
+
+
+def is_nobody(folder: Path) -> bool:
+    """Whether a folder only says that there is no such output."""
+    return (folder / NAME).exists() and load(folder).record == NOBODY
+
+
+def base_of(trained: Manifest, usual: ModelConfig) -> ModelConfig:
+    """The model that dpo's output was trained from, within the limits and on the device of ``usual``."""
+    found = parse(ModelConfig, trained.config["model"], "model") if "model" in trained.config else usual
+    return replace(usual, id=found.id, revision=found.revision, persona_role=found.persona_role)
 
 
 def count_reasons(dropped: Sequence[Dropped]) -> dict[str, int]:

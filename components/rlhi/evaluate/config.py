@@ -19,7 +19,7 @@ class EvaluateConfig(StageConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     champion_model: ModelConfig | None = Field(
         default=None,
-        description="The model of opponent 'champion', as JSON; null is `model`, with --champion's adapter.",
+        description="The model of opponent 'champion', as JSON; null is the one that --champion was trained from.",
     )
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     judge: EngineConfig = Field(default_factory=EngineConfig)

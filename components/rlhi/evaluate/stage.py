@@ -6,9 +6,10 @@ no persona) and usereval, both at once. The persona comes from the reference his
 decides: users with at least `ingest.eval_min_conversations`, their last `ingest.held_out` conversations each.
 
 Who plays. `--model` is the output of dpo that is evaluated; without it, `model` is evaluated as it is. The
-opponents are the log (the paper's), the base model, and a champion: `--champion`, another output of dpo, or
-`champion_model`, or both. All answer the same turns in the same modes. `--earlier` is an evaluation of another model on
-the same users: what both won of their common opponents is compared turn by turn, without asking the judge again.
+opponents are the log (the paper's), the base model, and a champion: `--champion`, another output of dpo, which is an
+opponent by being given, or `champion_model`, or both. All answer the same turns in the same modes. `--earlier` is an
+evaluation of another model on the same users: what both won of their common opponents is compared turn by turn, without
+asking the judge again.
 
 What is said of it. A turn scores the mean over its two orders, so a judge that contradicts itself counts half for each.
 Win rates are over all turns, initial and follow-up turns (Table 5), and with `--traits` (the output of analyze) by what
@@ -60,7 +61,7 @@ from rlhi.evaluate.report import render
 from rlhi.evaluate.results import Results, as_metrics, save
 from rlhi.evaluate.turns import Contest, HeldOutTurn, held_out_turns, with_other_personas
 from rlhi.evaluate.winrates import judged, rewarded, win_rates
-from rlhi.manifest import FunnelRow, count_reasons
+from rlhi.manifest import FunnelRow, base_of, count_reasons
 from rlhi.personas import Personas
 from rlhi.records import Conversation, Dropped, Pair, Persona, Trait, Verdict
 from rlhi.reward.stage import open_reward
@@ -82,6 +83,7 @@ def run(
         InputError: nothing is held out or can be judged, an opponent or another user's persona is missing, a model or
             the judge cannot be asked, or the earlier evaluation is not comparable.
     """
+    config = _against(config, champion)
     players, asked = Players(config, model, champion), tally.since()
     rows, known = conversations.read(), personas.read()
     pairs = [] if model is None else model.read()
@@ -109,6 +111,15 @@ def run(
     own = FunnelRow("evaluate", verdicts.rows_in, verdicts.kept, verdicts.dropped)
     page = report(found, Background(upstream, known, pairs, model), own, config, tally.metrics(asked()))
     verdicts.file("report.html").write_text(render(page))
+
+
+def _against(config: EvaluateConfig, champion: Input[Pair] | None) -> EvaluateConfig:
+    """A champion that is given is an opponent, and answers with the model that it was trained from."""
+    if champion is None:
+        return config
+    known = config.champion_model or base_of(champion.manifest, config.model)
+    opponents = config.opponents if "champion" in config.opponents else (*config.opponents, "champion")
+    return replace(config, opponents=opponents, champion_model=known)
 
 
 class Players:

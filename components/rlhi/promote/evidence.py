@@ -59,7 +59,7 @@ class Evidence:
         """Why the verdicts do not tell of this opponent."""
         described = self.verdicts.manifest
         opponent = "base" if champion is None else "champion"
-        if opponent not in described.config["opponents"]:
+        if opponent not in (*described.config["opponents"], *described.inputs):
             return f"not judged against the {opponent}; run evaluate with opponents=[{opponent!r}]"
         if champion is not None and described.inputs.get("champion") != champion.digest:
             return f"judged against another model than the champion, version {champion.number}; run evaluate against it"

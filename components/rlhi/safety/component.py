@@ -1,6 +1,6 @@
 """The KFP component of safety: argv only.
 
-The model is always given here: pipelines measure what they trained. The base model is one call of `rlhi safety`.
+The model is always given here: what a pipeline trained, or what `rlhi champion` found, be it that there is none.
 """
 
 from kfp import dsl

@@ -11,6 +11,7 @@ are greedy, so that two models differ by themselves and not by luck.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.config import CLOSED, EngineConfig, SamplingConfig, StageConfig
 from rlhi.engine import Engine, Request, generate, open_engine
 from rlhi.errors import InputError
+from rlhi.manifest import base_of
 from rlhi.questions import Method
 from rlhi.records import Dropped, Message, Pair, Reason, SafetyGrade
 from rlhi.safety import sycophancy, unsafe
@@ -36,6 +38,11 @@ class SafetyConfig(StageConfig):
     sampling: SamplingConfig = Field(
         default_factory=lambda: SamplingConfig(temperature=0, top_p=1, max_tokens=256),
         description="How answers are drawn.",
+    )
+    own_base: bool = Field(
+        default=False,
+        description="With --model, the model that it was trained from answers through `engine`, whatever that names:"
+        " for an opponent whose base is not known before.",
     )
     judge: EngineConfig = Field(default_factory=EngineConfig)
     method: Method = Field(
@@ -72,7 +79,10 @@ def run(
         InputError: a row that is no item, or no item left to ask.
     """
     asked = read_items(items)
-    engine = open_engine(config.engine, None if model is None else model.path)
+    answering = config.engine
+    if model is not None and config.own_base:
+        answering = replace(answering, model=base_of(model.manifest, answering.model))
+    engine = open_engine(answering, None if model is None else model.path)
     kept, dropped = measure(asked, engine, open_engine(config.judge), config)
     if not kept:
         raise InputError("safety: no item was answered; see why with a larger engine.model.max_prompt_tokens")
@@ -80,7 +90,7 @@ def run(
     found = shares(kept, Bootstrap(config.resamples, config.seed))
     grades.measure(as_metrics(found))
     trained = "" if model is None else f", trained on {model.manifest.kept} preference pairs"
-    grades.file("safety.md").write_text(table(found, f"{config.engine.name}{trained}"))
+    grades.file("safety.md").write_text(table(found, f"{answering.name}{trained}"))
 
 
 def measure(
