@@ -50,6 +50,20 @@ def with_rounds(run: R, rounds: int | None, reference_every: int | None) -> R:
     return _in(run, _runs(run, "sample"), change)
 
 
+def with_promotion(run: R, name: str) -> R:
+    """``run`` whose model goes through the gate; see `variants.with_promotion`.
+
+    Raises:
+        InputError: it makes several models, or none that can be held against another.
+    """
+    if len(run.arms) > 1:
+        raise InputError(
+            f"--promote {name}: {run.name} makes several models; leave it out, and choose one of them afterwards with"
+            " 'python -m pipelines promote --arm'"
+        )
+    return run.each(partial(variants.with_promotion, name=name))
+
+
 def check(run: Run) -> None:
     """Refuses what contradicts itself in one of the recipes, and arms that are one and the same.
 

@@ -4,6 +4,8 @@ from pipelines.recipes import Recipe
 from rlhi.config import EngineConfig, ModelConfig
 from rlhi.engine import NOT_SERVED
 from rlhi.errors import InputError
+from rlhi.evaluate.config import EvaluateConfig
+from rlhi.promote.config import PromoteConfig
 from rlhi.records import AnswerSource
 from rlhi.rip import rules
 
@@ -20,6 +22,23 @@ def check(recipe: Recipe) -> None:
         config.check()
     if recipe.trains:
         _check_learning(recipe)
+    if recipe.promote is not None:
+        _check_gate(recipe.promote, recipe.evaluate)
+
+
+def _check_gate(gate: PromoteConfig, evaluate: EvaluateConfig) -> None:
+    """What the gate goes by has to be measured, of as many users as it asks for."""
+    for name, asked, measured in (("axis", gate.axis, evaluate.axes), ("mode", gate.mode, evaluate.modes)):
+        if asked not in measured:
+            known = ", ".join(measured)
+            raise InputError(f"promote.{name}={asked}: evaluate measures {known}; add it there, or choose one of these")
+    turns = evaluate.max_users if evaluate.max_turns is None else evaluate.max_turns
+    if min(evaluate.max_users, turns) < gate.min_users:
+        most = f"evaluate.max_users={evaluate.max_users} and evaluate.max_turns={evaluate.max_turns}"
+        raise InputError(
+            f"promote.min_users={gate.min_users}: {most} let no model pass; --set evaluate.max_users=100 --set"
+            " evaluate.max_turns=null is the paper's"
+        )
 
 
 def _check_learning(recipe: Recipe) -> None:

@@ -1,7 +1,7 @@
 """The part of the command line that names a recipe or an experiment, and what is changed in it."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,7 @@ def add_recipe(command: argparse.ArgumentParser, metavar: str = "RECIPE") -> Non
     """The flags that name a recipe, or what else ``metavar`` says, and change it."""
     command.add_argument("recipe", metavar=metavar, help="A name that 'python -m pipelines list' shows.")
     add_changes(command)
+    command.add_argument("--promote", metavar="MODEL", help=PROMOTE_HELP)
 
 
 def add_changes(command: argparse.ArgumentParser) -> None:
@@ -38,6 +39,11 @@ def add_changes(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reference-every", metavar="N", type=int, help=REFERENCE_HELP)
     command.add_argument("--shards", metavar="[STAGE=]N", action="append", default=[], help=SHARDS_HELP)
 
+
+PROMOTE_HELP = (
+    "Then hold the model against the champion of this registered model in MLflow, or the base model if it has none yet,"
+    " and make it champion if it passes the gate: see 'promote'."
+)
 
 R = TypeVar("R", bound=Run)
 
@@ -54,9 +60,19 @@ def run_of(given: argparse.Namespace, find: Callable[[str], R]) -> R:
     if given.seed is not None:
         run = run.each(partial(variants.with_seed, seed=given.seed))
     run = arms.with_rounds(run, given.rounds, given.reference_every)
-    run = arms.with_shards(arms.with_settings(run, given.set), given.shards)
+    run = _with_settings(run, given.set, getattr(given, "promote", None))
+    run = arms.with_shards(run, given.shards)
     arms.check(run)
     return run
+
+
+def _with_settings(run: R, settings: Sequence[str], promoted: str | None) -> R:
+    """``run`` with the settings; where it is to be promoted, those of the gate over what follows from the others."""
+    if promoted is None:
+        return arms.with_settings(run, settings)
+    late = [each for each in settings if each.strip().partition(".")[0] in ("safety", "promote")]
+    run = arms.with_settings(run, [each for each in settings if each not in late])
+    return arms.with_settings(arms.with_promotion(run, promoted), late)
 
 
 def model_of(name: str) -> str:

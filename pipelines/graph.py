@@ -1,5 +1,6 @@
 """A recipe, or an experiment of several, as a KFP pipeline that holds only the stages it runs, each once."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from kfp import compiler, dsl
 
 from pipelines import placing
 from pipelines.placing import PATIENCE, PAUSE
-from pipelines.plan import DATA, Planned, Run, last, plan
+from pipelines.plan import DATA, Planned, Run, data_of, last, plan
 from pipelines.profiles import Profile
 from pipelines.recipes import Recipe
 from pipelines.rounds import component_as
 from pipelines.sharding import component_of
 from rlhi.analyze.component import analyze
 from rlhi.benchmark.component import benchmark
+from rlhi.champion.component import champion
 from rlhi.classify.component import classify
 from rlhi.comparison.component import comparison_of
 from rlhi.comparison.config import ComparisonConfig
@@ -27,15 +29,18 @@ from rlhi.errors import InputError
 from rlhi.evaluate.component import evaluate
 from rlhi.ingest.component import ingest
 from rlhi.persona.component import persona
+from rlhi.promote.component import promote
 from rlhi.reconstruct.component import reconstruct
 from rlhi.reward.component import reward
 from rlhi.rewrite.component import rewrite
 from rlhi.rip.component import rip
 from rlhi.runs import ARM
+from rlhi.safety.component import safety
 from rlhi.sample.component import sample
 
 _ALL = (ingest, classify, persona, reconstruct, rewrite, sample, reward, rip, dpo, evaluate, benchmark, analyze)
-COMPONENTS: Mapping[str, Any] = {component.name: component for component in _ALL}
+_PROMOTING = (champion, safety, promote)
+COMPONENTS: Mapping[str, Any] = {component.name: component for component in (*_ALL, *_PROMOTING)}
 # what an experiment compares, and the stages that make it
 MEASURED = {"verdicts": "evaluate", "pairs": "rip", "model": "dpo", "answers": "benchmark"}
 
@@ -61,45 +66,51 @@ def build(run: Run, cluster: Cluster | None = None) -> Any:
 
     It takes ``source``, the URI of the raw logs, ``forget``, that of a file of user ids to leave out, ``compare``,
     those of datasets to compare contexts with, and ``benchmarks``, those of benchmarks that no pair may hold an item
-    of and, where the recipe has that stage, that the trained model is asked; all but the first may be empty.
+    of and, where the recipe has that stage, that the trained model is asked; where it promotes, ``items`` of safety of
+    one's own, too. All but the first may be empty.
     """
-
     profile = cluster.profile if cluster is not None else None
 
-    @dsl.pipeline(  # type: ignore[untyped-decorator]
-        name=run.name,
-        description=run.summary,
-        display_name=run.name,
-        pipeline_config=placing.lifetime(profile),
-    )
-    def pipeline(source: str, forget: str = "", compare: str = "", benchmarks: str = "") -> None:
-        given = dict(zip(DATA, (source, forget, compare, benchmarks), strict=True))
+    def pipeline(*data: Any) -> None:
+        given = dict(zip(data_of(run), data, strict=True))
         around: Any = nullcontext()
         if cluster is not None and profile is not None:
-            around = placing.surrounded(run, profile, given, cluster.watermark)
+            checked = {name: given[name] for name in DATA}
+            around = placing.surrounded(run, profile, checked, cluster.watermark)
         with around as first:
             _tasks(run, cluster, given, first)
 
-    return pipeline
+    pipeline.__signature__ = inspect.Signature([*map(_parameter, data_of(run))])  # type: ignore[attr-defined]
+    config = placing.lifetime(profile)
+    return dsl.pipeline(pipeline, name=run.name, description=run.summary, display_name=run.name, pipeline_config=config)
+
+
+def _parameter(name: str) -> inspect.Parameter:
+    """A URI, or several; only the source has to be given."""
+    usual = inspect.Parameter.empty if name == "source" else ""
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=usual, annotation=str)
 
 
 def _tasks(run: Run, cluster: Cluster | None, given: Mapping[str, Any], first: Any) -> None:
     """All tasks, those without inputs behind ``first``; ``given`` are the data from outside."""
     planned, made = plan(run), dict[str, Any]()
     for task in planned:
-        read = {port: made[step.key] for port, step in task.step.inputs.items()}
+        read = {port: _output(made[step.key]) for port, step in task.step.inputs.items()}
         outside = {port: given[name] for port, name in task.step.given.items()}
-        made[task.step.key] = _task(run, cluster, task, {**outside, **read}, None if read else first)
+        behind = first if not read else None
+        if task.step.after is not None:
+            behind = made[task.step.after.key]
+        made[task.step.key] = _task(run, cluster, task, {**outside, **read}, behind)
     if len(run.arms) > 1:
-        _compare(run, cluster, planned, made)
+        _compare(run, cluster, planned, {key: _output(task) for key, task in made.items()})
 
 
 def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[str, Any], behind: Any) -> Any:
-    """One task, behind those of its shards; gives its output, its first port.
+    """One task, behind those of its shards.
 
-    One that reads only what comes from outside, which may change behind its URI unseen by KFP's cache, is not cached.
-    All others read what such a one made in the same run, so a new run computes them again too; replies and checkpoints
-    are kept by content (decision 0019).
+    One that reads only what comes from outside, which may change behind its URI unseen by KFP's cache, is not cached;
+    nor is one that acts outside of its output. All others read what such a one made in the same run, so a new run
+    computes them again too; replies and checkpoints are kept by content (decision 0019).
 
     Tasks get no display name: to many KFP servers that is the name by which consumers look for the task (issue 11173).
     """
@@ -110,7 +121,7 @@ def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[s
     shards = [component_of(component, shard)(**inputs) for shard in planned.shards]
     for each in (task, *shards):
         placing.dress(each, stage, planned.step.config)
-        each.set_caching_options(bool(planned.step.inputs))
+        each.set_caching_options(bool(planned.step.inputs) and not planned.step.config.acts)
         if behind is not None:
             each.after(behind)
         if planned.arm is not None:
@@ -121,6 +132,11 @@ def _task(run: Run, cluster: Cluster | None, planned: Planned, inputs: Mapping[s
     else:
         _on_cluster(cluster, run, planned.recipe, stage, (task, *shards))
     task.after(*shards)
+    return task
+
+
+def _output(task: Any) -> Any:
+    """Of a task, its first port."""
     return next(iter(task.outputs.values()))
 
 

@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Done:
-    """A task that is done. ``described`` is None for a task that is no stage of ours."""
+    """A task that is done. ``described`` is None for one that is no stage of ours, or gives what another run made."""
 
     task: Task
     seconds: float
@@ -100,7 +100,8 @@ def _runner(place: Place, progress: Progress) -> tuple[Any, dict[tuple[Any, str]
 
 
 def _finished(task: Task, started: float) -> Done:
-    described = next((manifest.load(path) for path in task.outputs.values() if (path / manifest.NAME).exists()), None)
+    found = (manifest.load(path) for path in task.outputs.values() if (path / manifest.NAME).exists())
+    described = next((each for each in found if each.stage == task.stage), None)
     reused = described is not None and datetime.fromisoformat(described.created_at) < _whole(started)
     return Done(task, time.time() - started, described, reused)
 

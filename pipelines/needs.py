@@ -17,11 +17,16 @@ def of(run: Run, profile: Profile) -> CheckConfig:
     """All that is checked before the first stage."""
     return CheckConfig(
         place=profile.root,
-        variables=tuple(sorted({name for secret in secrets(run, profile) for name in secret.env})),
+        variables=tuple(sorted({name for secret in secrets(run, profile) for name in secret.env} | _registry(run))),
         models=tuple(sorted({model for arm in run.arms for model in _models(arm)})),
         servers=dict(sorted({server for arm in run.arms for server in _servers(arm)})),
         accelerators=tuple(sorted({each for arm in run.arms for each in _accelerators(arm, profile)})),
     )
+
+
+def _registry(run: Run) -> set[str]:
+    """What names the registry, which a run can do without unless it promotes."""
+    return {"MLFLOW_TRACKING_URI"} if any(arm.promote is not None for arm in run.arms) else set()
 
 
 def told(run: Run, profile: Profile) -> OutcomeConfig:

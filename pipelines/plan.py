@@ -8,13 +8,15 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Protocol, Self
 
 from pipelines.recipes import Recipe
+from rlhi.champion.config import ChampionConfig
 from rlhi.config import StageConfig, as_json, digest
 from rlhi.engine.sharded import Shard
+from rlhi.errors import InputError
 
 DATA = (
     "source",
@@ -22,6 +24,7 @@ DATA = (
     "compare",
     "benchmarks",
 )  # the parameters of every pipeline: URIs of what comes from outside
+ITEMS = "items"  # of one that promotes: what both models are asked for safety
 _NAME = re.compile(r"(?P<stage>[a-z]+)(?:-(?P<arm>.+?))??(?:-(?P<number>[0-9]+))?")
 
 
@@ -46,13 +49,19 @@ class Run(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A stage in one round, with its config, what it reads by port, and which data from outside by port."""
+    """A stage in one round, with its config, what it reads by port, and which data from outside by port.
+
+    ``of`` tells apart two of a stage in one round. Where ``after`` is set, nothing of that step is read, but it has to
+    be done.
+    """
 
     stage: str
     number: int
     config: StageConfig
     inputs: Mapping[str, "Step"] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)
+    of: str = ""
+    after: "Step | None" = None
 
     @cached_property
     def key(self) -> str:
@@ -88,6 +97,21 @@ class Planned:
         return self.recipe.shards_of(self.step.stage)
 
 
+def data_of(run: Run) -> tuple[str, ...]:
+    """The parameters of its pipeline: those of every one, and where it promotes, the items of safety."""
+    return (*DATA, ITEMS) if any(arm.promote is not None for arm in run.arms) else DATA
+
+
+def check_items(run: Run, items: str) -> None:
+    """Refuses items that nobody would be asked.
+
+    Raises:
+        InputError: as above.
+    """
+    if items and ITEMS not in data_of(run):
+        raise InputError("--items: only a run that promotes asks for safety; leave it out, or give --promote MODEL")
+
+
 def plan(run: Run) -> list[Planned]:
     """The tasks, each behind those it reads from. One that not all arms with its stage share has its arm's name."""
     shared: dict[str, list[Recipe]] = defaultdict(list)
@@ -96,17 +120,22 @@ def plan(run: Run) -> list[Planned]:
         for step in steps(arm):
             found.setdefault(step.key, step)
             shared[step.key].append(arm)
-    versions = Counter((step.stage, step.number) for step in found.values())
+    versions = Counter((step.stage, step.of, step.number) for step in found.values())
     several = len(run.arms) > 1
     return [
         Planned(
-            name_of(step.stage, shared[key][0].name if versions[step.stage, step.number] > 1 else None, step.number),
+            _named(step, shared[key][0].name if versions[step.stage, step.of, step.number] > 1 else None),
             step,
             tuple(shared[key]),
             several,
         )
         for key, step in found.items()
     ]
+
+
+def _named(step: Step, arm: str | None) -> str:
+    """What the task of a step is called: where arms differ in it, by the arm."""
+    return name_of(step.stage, arm or step.of or None, step.number)
 
 
 def count(run: Run) -> int:
@@ -155,10 +184,26 @@ def _steps(recipe: Recipe) -> Iterator[Step]:
     learned = list(_learn(recipe, said)) if recipe.trains else []
     yield from learned
     model = {"model": learned[-1]} if learned else {}
-    if "evaluate" in recipe.stages:
+    if recipe.promote is not None:
+        yield from _promoted(recipe, {"conversations": ingest, "personas": made["personas"], **model})
+    elif "evaluate" in recipe.stages:
         yield _step(recipe, "evaluate", {"conversations": ingest, "personas": made["personas"], **model})
     if recipe.benchmark is not None:
         yield _step(recipe, "benchmark", model, {"items": "benchmarks"})
+
+
+def _promoted(recipe: Recipe, read: Mapping[str, Step]) -> Iterator[Step]:
+    """The evaluation against the champion of the time when training has ended, safety of both models, and the gate."""
+    if recipe.promote is None or recipe.safety is None:
+        raise TypeError(f"{recipe.name} promotes nothing")
+    model = read["model"]
+    named = ChampionConfig(name=recipe.promote.name)
+    champion = Step(stage="champion", number=1, config=named, after=model)
+    evaluated = _step(recipe, "evaluate", {**read, "champion": champion})
+    ours = _step(recipe, "safety", {"model": model}, {"items": ITEMS})
+    theirs = replace(ours, config=replace(recipe.safety, own_base=True), inputs={"model": champion}, of="opponent")
+    yield from (champion, evaluated, ours, theirs)
+    yield _step(recipe, "promote", {"model": model, "verdicts": evaluated, "safety": ours, "opponent_safety": theirs})
 
 
 def _learn(recipe: Recipe, said: Mapping[str, Step]) -> Iterator[Step]:

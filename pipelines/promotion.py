@@ -13,8 +13,9 @@ from typing import Any
 from pipelines import erasure
 from pipelines.plan import parts_of
 from pipelines.rollback import store_of
+from pipelines.variants import safety_of
 from rlhi import manifest, tracking, undelivered
-from rlhi.config import EngineConfig, StageConfig, as_json, override, parse
+from rlhi.config import ModelConfig, StageConfig, as_json, override, parse
 from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.manifest import Manifest
@@ -40,7 +41,6 @@ examples:
 """
 Settings = Mapping[str, Sequence[tuple[str, str]]]  # fields and values by stage
 PREFIX = "promote-"  # of folders in that of a run
-SAFETY_TOKENS = 256
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -199,12 +199,13 @@ def measure(step: Callable[..., int], run: Run, opponent: Opposing, settings: Se
     described, trained = manifest.load(run.verdicts), manifest.load(run.model)
     base = None if opponent.folder is None else manifest.load(opponent.folder).config["model"]
     evaluate = _evaluation(described, opponent, base, settings)
-    known = described.inputs.get("champion") == opponent.digest and opponent.kind in described.config["opponents"]
+    met = opponent.kind in (*described.config["opponents"], *described.inputs)
+    known = met and described.inputs.get("champion") == opponent.digest
     if not known or "evaluate" in settings:
         given: dict[str, Any] = {"conversations": run.conversations, "personas": run.personas, "model": run.model}
         step("evaluate", evaluate, "verdicts", **given, champion=opponent.folder or "")
-    ours = _changed(_safety(evaluate, trained.config["model"]), settings, "safety")
-    theirs = _changed(_safety(evaluate, base or trained.config["model"]), settings, "safety")
+    own = trained.config["model"]
+    ours, theirs = (_changed(_safety(evaluate, model), settings, "safety") for model in (own, base or own))
     step("safety", ours, "safety", model=run.model, items=items)
     step("safety", theirs, "opponent-safety", model=opponent.folder or "", items=items)
 
@@ -217,11 +218,7 @@ def _evaluation(described: Manifest, opponent: Opposing, base: Any, settings: Se
 
 
 def _safety(evaluate: EvaluateConfig, model: Mapping[str, Any]) -> SafetyConfig:
-    """By the judge of the evaluation, asked in the same way."""
-    engine = parse(EngineConfig, {"model": model}, "safety.engine")
-    usual = SafetyConfig(engine=engine, judge=evaluate.judge, method=evaluate.method, calibrate=evaluate.calibrate)
-    tokens = min(SAFETY_TOKENS, evaluate.sampling.max_tokens)
-    return replace(usual, sampling=replace(usual.sampling, max_tokens=tokens))
+    return safety_of(evaluate, parse(ModelConfig, model, "safety.engine.model"))
 
 
 def _promote(given: argparse.Namespace, settings: Settings) -> PromoteConfig:

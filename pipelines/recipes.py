@@ -19,10 +19,12 @@ from rlhi.errors import InputError
 from rlhi.evaluate.config import EvaluateConfig
 from rlhi.ingest.config import IngestConfig
 from rlhi.persona.stage import PersonaConfig
+from rlhi.promote.config import PromoteConfig
 from rlhi.reconstruct.stage import ReconstructConfig
 from rlhi.reward.stage import RewardConfig
 from rlhi.rewrite.stage import RewriteConfig
 from rlhi.rip.config import Quantiles, RipConfig, Rules
+from rlhi.safety.stage import SafetyConfig
 from rlhi.sample.stage import SampleConfig
 
 DEFAULT_MODEL = ModelConfig().id
@@ -58,6 +60,8 @@ class Recipe:
     dpo: DpoConfig
     evaluate: EvaluateConfig
     benchmark: BenchmarkConfig | None = None
+    safety: SafetyConfig | None = None  # of the model and of its opponent, for promote
+    promote: PromoteConfig | None = None
     analyze: AnalyzeConfig | None = None
     leaves_out: tuple[str, ...] = ()
     shards: Mapping[str, int] = field(default_factory=dict)  # by stage, where there are several
@@ -67,6 +71,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.rewrite is None) == (self.sample is None):
             raise ValueError(f"{self.name}: needs one of rewrite and sample, and not both")
+        if (self.safety is None) != (self.promote is None):
+            raise ValueError(f"{self.name}: needs both of safety and promote, or neither")
         if set(self.leaves_out) not in WHOLE:
             raise ValueError(f"{self.name}: cannot leave out {', '.join(self.leaves_out)} alone")
         _check_rounds(self)
@@ -86,11 +92,6 @@ class Recipe:
     def trains(self) -> bool:
         """Whether a model is trained, or looked at as it is."""
         return "dpo" not in self.leaves_out
-
-    @property
-    def tasks(self) -> int:
-        """How many tasks the pipeline has: a stage in shards is a task for each of them, and its own; in each round."""
-        return sum(self.rounds_of(stage) * (1 + len(self.shards_of(stage))) for stage in self.stages)
 
     def rounds_of(self, stage: str) -> int:
         """How often the stage runs."""
@@ -291,7 +292,8 @@ def config_of(recipe: Recipe, stage: str) -> StageConfig:
     if stage not in STAGES:
         raise InputError(f"{stage}: no such stage{closest(stage, STAGES)}; one of {', '.join(recipe.stages)}")
     if stage not in recipe.stages:
-        raise InputError(f"{stage}: {recipe.name} does not run it; it runs {', '.join(recipe.stages)}")
+        way = "; --promote MODEL adds it" if stage in ("safety", "promote") else ""
+        raise InputError(f"{stage}: {recipe.name} does not run it; it runs {', '.join(recipe.stages)}{way}")
     return recipe.stages[stage]
 
 

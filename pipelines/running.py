@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pipelines import local
 
 
+ITEMS_HELP = "With --promote, items of safety of your own, commas between them. [ours]"
+
+
 class Tracked(Protocol):
     """The run in MLflow that everything happens in."""
 
@@ -76,6 +79,7 @@ def add(command: argparse.ArgumentParser, *, logs: bool = True) -> None:
         default="",
         help="Benchmarks whose items no training pair may hold, and that benchmark asks, commas between them.",
     )
+    command.add_argument("--items", metavar="URIS", default="", help=ITEMS_HELP)
     command.add_argument("--tracking-uri", metavar="URI", help="An MLflow server or store. [sqlite:///DIR/mlflow.db]")
 
 
@@ -169,7 +173,10 @@ def _data(run: Run, given: argparse.Namespace) -> dict[str, str]:
     benchmarks = ",".join(map(_source, uris(given.benchmarks)))
     if any(arm.benchmark is not None for arm in run.arms) and not benchmarks:
         raise InputError("benchmark: has nothing to ask; give --benchmarks, the files of the benchmarks")
-    return dict(zip(plan.DATA, (source, forget, compare, benchmarks), strict=True))
+    items = ",".join(map(_source, uris(given.items)))
+    plan.check_items(run, items)
+    found = dict(zip((*plan.DATA, plan.ITEMS), (source, forget, compare, benchmarks, items), strict=True))
+    return {name: found[name] for name in plan.data_of(run)}
 
 
 def _source(uri: str) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipelines import experiments, flags, needs, nodes, package, preflight, profiles, reach
-from pipelines.plan import Run
+from pipelines import experiments, flags, needs, nodes, package, preflight, profiles, reach, running
+from pipelines.plan import Run, check_items, data_of
 from pipelines.profiles import Profile
 from rlhi.config import digest
 from rlhi.engine.replies import REMOTE
@@ -39,7 +39,6 @@ examples:
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 15.0  # seconds between two looks at a run
 PATIENCE = 900.0  # seconds without an answer: more than an upgrade of a control plane takes
-DATA = ("source", "forget", "compare", "benchmarks")
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--forget", metavar="S3_URI", default="", help="File of user ids whose rows are left out.")
     command.add_argument("--compare", metavar="S3_URIS", default="", help="Datasets that analyze compares with.")
     command.add_argument("--benchmarks", metavar="S3_URIS", default="", help="Benchmarks that no pair may hold.")
+    command.add_argument("--items", metavar="S3_URIS", default="", help=running.ITEMS_HELP)
     command.add_argument("--experiment", metavar="NAME", help="KFP's experiment. [rlhi, or an experiment's own name]")
     command.add_argument("--name", metavar="NAME", help="Of the run. [as the recipe, and the time]")
     command.add_argument(
@@ -102,7 +102,9 @@ def _plan(given: argparse.Namespace) -> Plan:
     run = nodes.placed(flags.run_of(given, experiments.find_any), profile)
     if any(arm.benchmark is not None for arm in run.arms) and not given.benchmarks:
         raise InputError("benchmark: has nothing to ask; give --benchmarks, the files of the benchmarks")
-    for uri in (each for name in DATA for each in uris(getattr(given, name))):
+    check_items(run, given.items)
+    data = {name: getattr(given, name) for name in data_of(run)}
+    for uri in (each for listed in data.values() for each in uris(listed)):
         if not uri.startswith(REMOTE):
             raise InputError(f"{uri}: pods do not see this machine's files; give s3://BUCKET/PREFIX")
     from pipelines.kfp_server import Order
@@ -114,7 +116,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     order = Order(
         name=name,
         experiment=given.experiment or (run.name if len(run.arms) > 1 else "rlhi"),
-        parameters={each: getattr(given, each) for each in DATA},
+        parameters=data,
         root=profile.below("runs"),
         service_account=profile.service_account,
         cron=cron,

@@ -138,6 +138,7 @@ def places(done: Sequence["Done"], work: Path, tracking_uri: str) -> list[tuple[
     found += [("adapter", _adapter(folders[stage])) for stage in ("dpo",) if stage in folders]
     found += [("report", path) for stage in folders for path in sorted(folders[stage].rglob("report.html"))]
     found += [("analysis", path) for stage in folders for path in sorted(folders[stage].rglob("analysis.html"))]
+    found += [("decision", path) for stage in folders for path in sorted(folders[stage].rglob("decision.md"))]
     return [(name, str(path)) for name, path in found] + [tracking_place(tracking_uri)]
 
 

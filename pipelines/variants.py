@@ -11,7 +11,12 @@ from rlhi.benchmark.stage import BenchmarkConfig
 from rlhi.config import EngineConfig, ModelConfig, StageConfig, as_dict, override
 from rlhi.engine.sharded import MOST
 from rlhi.errors import InputError
+from rlhi.evaluate.config import EvaluateConfig
+from rlhi.promote.config import PromoteConfig
 from rlhi.reconstruct.stage import ReconstructConfig
+from rlhi.safety.stage import SafetyConfig
+
+SAFETY_TOKENS = 256
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
@@ -87,6 +92,32 @@ def with_rounds(recipe: Recipe, rounds: int | None, reference_every: int | None)
     """
     every = recipe.reference_every if reference_every is None else reference_every
     return replace(recipe, rounds=recipe.rounds if rounds is None else rounds, reference_every=every)
+
+
+def with_promotion(recipe: Recipe, name: str) -> Recipe:
+    """``recipe`` whose model is held against the champion of the registered model ``name`` and goes through the gate.
+
+    The base model, against whom the first of all is held, is an opponent too. That the gate refuses is no failure.
+
+    Raises:
+        InputError: a name that cannot be, or a recipe that trains no model or compares it with none.
+    """
+    if not recipe.trains or "evaluate" in recipe.leaves_out:
+        raise InputError(f"--promote {name}: {recipe.name} makes no model that is evaluated on users; leave it out")
+    opponents = (*(each for each in recipe.evaluate.opponents if each not in ("base", "champion")), "base")
+    evaluate = replace(recipe.evaluate, opponents=opponents)
+    promote = PromoteConfig(fail_when_refused=False, seed=evaluate.seed)
+    safety = replace(safety_of(evaluate, recipe.dpo.model), seed=evaluate.seed)
+    return replace(recipe, evaluate=evaluate, safety=safety, promote=override(promote, "name", name, "promote"))
+
+
+def safety_of(evaluate: EvaluateConfig, model: ModelConfig) -> SafetyConfig:
+    """How safe ``model`` is, by the judge of its evaluation, asked in the same way."""
+    usual = SafetyConfig(
+        engine=EngineConfig(model=model), judge=evaluate.judge, method=evaluate.method, calibrate=evaluate.calibrate
+    )
+    tokens = min(SAFETY_TOKENS, evaluate.sampling.max_tokens)
+    return replace(usual, sampling=replace(usual.sampling, max_tokens=tokens))
 
 
 def differences(recipe: Recipe) -> dict[str, Any]:

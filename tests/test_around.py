@@ -85,10 +85,10 @@ def test_check_lists_all_that_is_missing_at_once(
         "bucket s3://no-such-bucket/root",
         "model org/closed",
         "model org/gone",
-        "secret LACKING",
         f"server {there.url}/v1",
         "server http://127.0.0.1:9/v1",
         "source",
+        "variable LACKING",
     ]
     assert "--allowed-hosts" in missing[0]
     assert "gone.jsonl: no such file" in missing[1]

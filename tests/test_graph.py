@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import graph, variants
+from pipelines import graph, plan, variants
 from pipelines.plan import Run
 from pipelines.recipes import RECIPES, USER_BASED_REWARDS, USER_GUIDED_REWRITES, Recipe
 from rlhi import cli
@@ -54,7 +54,7 @@ def test_compiled_pipeline_holds_the_stages_it_runs_and_their_configs(recipe: Re
     runs = [(stage, number) for stage in recipe.stages for number in range(1, recipe.rounds_of(stage) + 1)]
     tasks = {f"{stage}-{number}" if number > 1 else stage: (stage, number) for stage, number in runs}
     assert set(spec["root"]["dag"]["tasks"]) == set(tasks)
-    assert len(tasks) == recipe.tasks
+    assert len(tasks) == plan.count(recipe)
     assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"source", "forget", "compare", "benchmarks"}
     for task, (stage, number) in tasks.items():
         command, name, *flags = argv_of(spec, task)
@@ -118,7 +118,7 @@ def test_shards_are_tasks_before_their_stage_that_differ_from_it_by_one_flag(tmp
     counts = {"classify": 4, "reconstruct": 4, "rewrite": 4, "analyze": 4, "evaluate": 2}
     shards = {f"{stage}-shard-{i}": (stage, f"{i}/{n}") for stage, n in counts.items() for i in range(1, n + 1)}
     assert set(tasks) == {*recipe.stages, *shards}
-    assert len(tasks) == recipe.tasks
+    assert len(tasks) == plan.count(recipe)
     for name, (stage, shard) in shards.items():
         assert argv_of(spec, name) == [*argv_of(spec, stage), "--shard", shard]
         assert executor_of(spec, name)["image"] == executor_of(spec, stage)["image"]

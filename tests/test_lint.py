@@ -313,16 +313,17 @@ def test_cached_task_that_reads_what_every_run_makes_anew_is_not_found(tmp_path:
 def test_every_recipe_compiled_with_pinned_images_is_clean(tmp_path: Path) -> None:
     compile_all = (
         "import sys, pathlib; from pipelines import graph, variants; from pipelines.recipes import RECIPES\n"
-        "for recipe in RECIPES:\n"
+        "promoting = [variants.with_promotion(recipe, 'assistant') for recipe in RECIPES[:2]]\n"
+        "for number, recipe in enumerate([*RECIPES, *promoting]):\n"
         "    made = variants.with_shards(recipe, ['2'])\n"
-        "    path = pathlib.Path(sys.argv[1]) / f'{recipe.name}.yaml'\n"
+        "    path = pathlib.Path(sys.argv[1]) / f'{number}.yaml'\n"
         "    graph.compile_to(made, path, graph.Cluster('s3://bucket/replies', 's3://bucket/checkpoints'))\n"
     )
     env = {**os.environ, "RLHI_IMAGE_CPU": PINNED, "RLHI_IMAGE_TRAIN": PINNED}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     subprocess.run([sys.executable, "-c", compile_all, str(tmp_path)], env=env, check=True, capture_output=True)
     paths = sorted(tmp_path.glob("*.yaml"))
-    assert len(paths) >= 8
+    assert len(paths) >= 10
     assert [(path.stem, each) for path in paths for each in lint(load(path))] == []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines import graph, local, summary, variants
+from pipelines import graph, local, plan, summary, variants
 from pipelines.recipes import USER_BASED_REWARDS_ONLINE, Recipe
 from rlhi.artifacts import Input
 from rlhi.manifest import Manifest
@@ -43,7 +43,7 @@ def recipe(place: Path, model: Path) -> Recipe:
 
 
 def run(made: Recipe, work: Path, told: Any = None) -> local.Progress:
-    progress = local.Progress(Console(file=told or io.StringIO(), width=120), work, made.tasks)
+    progress = local.Progress(Console(file=told or io.StringIO(), width=120), work, plan.count(made))
     env = {"RLHI_STORE": str(work / "store"), "RLHI_SALT": "grains"}
     local.run(graph.build(made), {"source": str(EXAMPLES)}, local.Place(work, env=env), progress)
     return progress
@@ -78,7 +78,7 @@ def test_run_that_is_killed_between_rounds_goes_on_with_the_next(tmp_path: Path,
     progress = run(made, tmp_path, told)
     assert progress.failed is None
     done = {one.task.title: one for one in progress.done}
-    assert len(done) == len(progress.done) == made.tasks
+    assert len(done) == len(progress.done) == plan.count(made)
     assert {name for name, one in done.items() if one.reused} >= ONCE
     assert not any(done[name].reused for name in ("sample-2", "dpo-2"))
     check_rounds({name: one.described for name, one in done.items() if one.described is not None})

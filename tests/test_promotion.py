@@ -143,6 +143,19 @@ def test_a_champion_is_met_on_the_turns_of_the_run_with_its_own_base_model(tmp_p
     assert (against["model"], ours.sampling.max_tokens, theirs.sampling.max_tokens) == (champion, 7, 7)
 
 
+def test_champion_that_the_run_has_met_is_not_met_again(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    champion = promotions.model(tmp_path / "champion", "the champion")
+    inputs = {"conversations": folder / "ingest" / "conversations", "personas": folder / "persona" / "personas"}
+    verdicts = folder / "evaluate" / "verdicts"
+    verdicts.rename(tmp_path / "before")
+    promotions.verdicts(verdicts, folder / "dpo" / "model", champion, named=False, more=inputs)
+    for met, again in ((champion, []), (promotions.model(tmp_path / "next", "the next"), ["evaluate"])):
+        step = Steps()
+        measure(step, find(tmp_path, ""), Opposing("champion", met, manifest.load(met).digest), {}, "")
+        assert [stage for stage, *_ in step.ran] == [*again, "safety", "safety"]
+
+
 def test_settings_of_evaluate_have_it_judged_again(tmp_path: Path) -> None:
     run(tmp_path)
     step = Steps()

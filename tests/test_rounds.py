@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from pipelines import summary, variants
+from pipelines import plan, summary, variants
 from pipelines.adapter import Task
 from pipelines.local import Done
 from pipelines.recipes import USER_BASED_REWARDS, Recipe
@@ -69,7 +69,7 @@ def test_stages_in_rounds_can_be_in_shards_too(tmp_path: Path) -> None:
     recipe = online(2, None, "sample=3")
     spec = compiled(recipe, tmp_path)
     tasks = spec["root"]["dag"]["tasks"]
-    assert len(tasks) == recipe.tasks == len(recipe.stages) + 4 + 2 * 3
+    assert len(tasks) == plan.count(recipe) == len(recipe.stages) + 4 + 2 * 3
     for number in (1, 2, 3):
         name = f"sample-2-shard-{number}"
         assert argv_of(spec, name) == [*argv_of(spec, "sample-2"), "--shard", f"{number}/3"]

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from pipelines import graph, local, recipes, summary, variants
+from pipelines import graph, local, plan, recipes, summary, variants
 from pipelines.recipes import USER_GUIDED_REWRITES
 from rlhi.engine.sharded import Shard
 from rlhi.ingest.identity import Hasher
@@ -56,7 +56,7 @@ class Run:
     def start(self) -> tuple[local.Progress, dict[str, str]]:
         """How it went, and what was told of each task; persona is left out, which KFP runs before or after classify."""
         told = io.StringIO()
-        progress = local.Progress(Console(file=told, width=100), self.work, self.recipe.tasks)
+        progress = local.Progress(Console(file=told, width=100), self.work, plan.count(self.recipe))
         place = local.Place(self.work, env={"RLHI_STORE": str(self.work / "store"), "RLHI_SALT": SALT})
         local.run(graph.build(self.recipe), {"source": self.source}, place, progress)
         progress.done = [one for one in progress.done if one.task.stage != "persona"]
@@ -134,11 +134,11 @@ def everything_scripted(place: Path, model: Path) -> recipes.Recipe:
 def test_recipe_in_shards_runs_to_its_end_and_its_stages_ask_nothing(tmp_path: Path, tiny_model: Path) -> None:
     recipe = variants.with_shards(everything_scripted(tmp_path, tiny_model), ["2"])
     told = io.StringIO()
-    progress = local.Progress(Console(file=told, width=100), tmp_path, recipe.tasks)
+    progress = local.Progress(Console(file=told, width=100), tmp_path, plan.count(recipe))
     place = local.Place(tmp_path, env={"RLHI_STORE": str(tmp_path / "store"), "RLHI_SALT": SALT})
     local.run(graph.build(recipe), {"source": str(EXAMPLES)}, place, progress)
     assert progress.failed is None
-    assert len(progress.done) == recipe.tasks == len(recipe.stages) + 2 * len(ASKING)
+    assert len(progress.done) == plan.count(recipe) == len(recipe.stages) + 2 * len(ASKING)
     for stage in ASKING:
         *shards, whole = [one.described for one in progress.done if one.described and one.described.stage == stage]
         assert [each.shard for each in shards] == ["1/2", "2/2"]

@@ -11,7 +11,7 @@ class CheckConfig:
     """All that must be there before hours of work begin."""
 
     place: str = Field(default="", description="s3:// prefix that must be readable and writable; empty: none.")
-    variables: tuple[str, ...] = Field(default=(), description="Variables that secrets must have set.")
+    variables: tuple[str, ...] = Field(default=(), description="Variables that must be set.")
     models: tuple[str, ...] = Field(default=(), description="Models that must be readable: id, or id@revision.")
     servers: dict[str, str] = Field(
         default_factory=dict, description="OpenAI-compatible servers that must answer: variable with the key, by URL."

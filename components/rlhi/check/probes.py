@@ -33,7 +33,7 @@ def variable(name: str) -> None:
         InputError: it is not, or is empty.
     """
     if not os.environ.get(name):
-        raise InputError("is not set; make the Secret, with the key that the profile names for it")
+        raise InputError("is not set; make the Secret or the ConfigMap, with the key that the profile names for it")
 
 
 def bucket(place: str) -> None:

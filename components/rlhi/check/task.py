@@ -105,7 +105,7 @@ def _note(found: Report, name: str, said: Exception | None) -> None:
 
 def _probes(data: Mapping[str, str], config: CheckConfig) -> Mapping[str, Probe]:
     """What is asked, by what it is called."""
-    asked: dict[str, Probe] = {f"secret {name}": partial(probes.variable, name) for name in config.variables}
+    asked: dict[str, Probe] = {f"variable {name}": partial(probes.variable, name) for name in config.variables}
     asked |= {f"model {name}": partial(probes.model, name) for name in config.models}
     asked |= {f"server {url}": partial(probes.server, url, key) for url, key in config.servers.items()}
     asked |= {f"accelerator {name}": partial(probes.accelerator, name) for name in config.accelerators}
