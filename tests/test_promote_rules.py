@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rlhi import manifest, watermark
 from rlhi.analyze.estimates import Bootstrap
 from rlhi.artifacts import Input
 from rlhi.cli import main, parser
@@ -209,6 +210,14 @@ def test_without_an_address_there_is_no_registry(
     assert main(argv(case, tmp_path / "decision")) == 2
     assert "error: MLFLOW_TRACKING_URI: is not set, so there is no registry; set it" in capsys.readouterr().err
     assert not (tmp_path / "decision").exists()
+
+
+def test_run_that_had_nothing_new_decides_nothing_and_asks_no_registry(case: Case, tmp_path: Path) -> None:
+    given = case.evidence.verdicts
+    replace(given.manifest, notes={watermark.NOTE: "nothing new at s3://logs/chat"}).save(given.path)
+    assert main(argv(case, tmp_path / "decision")) == 0  # though none is named
+    assert manifest.load(tmp_path / "decision").rows_in == 0
+    assert not (tmp_path / "decision" / "decision.json").exists()
 
 
 def test_a_registry_that_is_away_is_one_line(
