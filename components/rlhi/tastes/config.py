@@ -23,7 +23,7 @@ class TrainingConfig:
     learning_rate: float = Field(default=2e-3, gt=0)
     beta: float = Field(default=0.1, gt=0)
     lora_rank: int | None = Field(default=16, ge=1)
-    sft_weight: float = Field(default=0.2, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
+    sft_weight: float = Field(default=1.0, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
     plain: float = Field(default=0.5, ge=0, le=1, description="Share of the steps with the plainest of personas.")
     people: int = Field(default=64, ge=16, description="Training users.")
 
