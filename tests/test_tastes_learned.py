@@ -1,4 +1,4 @@
-"""Persona-conditioned DPO learns from personas, and what it learned holds for wordings, users and requests that are new.
+"""Persona-conditioned DPO learns from personas, and what it learned holds for new wordings, users and requests.
 
 This is the experiment of `docs/known-tastes.md`, whose whole takes an hour and a half, made small: people mind lists or
 prose alone, there are few steps, and nothing is sampled. Does the right persona speak more for the right answer?
@@ -17,7 +17,7 @@ from rlhi.tastes.measuring import contrasts
 CONFIG = TastesConfig(
     model=ModelConfig(device="cpu"),
     dimensions=("structure",),
-    training=TrainingConfig(steps=25, plain=1.0),
+    training=TrainingConfig(steps=25),
     contrasts=16,
 )
 
@@ -35,5 +35,5 @@ def right(arm: Arm, work: Path) -> float:
 def test_dpo_learns_whose_answer_it_is_and_the_mean_of_all_users_does_not_teach_it(tmp_path: Path) -> None:
     base, crowd, own = (right(arm, tmp_path) for arm in ("base", "user-agnostic", "user-based"))
 
-    assert own >= 0.9
+    assert own >= 0.8
     assert max(base, crowd) <= 0.75

@@ -87,7 +87,7 @@ def settled(given: argparse.Namespace) -> TastesConfig:
     training: dict[str, Any] = {}
     if given.quick:
         config = replace(config, dimensions=("structure",), rates=config.rates[-1:], users=8, contrasts=16)
-        training = {"steps": QUICK, "plain": 1.0}
+        training = {"steps": QUICK}
     if given.steps:
         training["steps"] = given.steps
     if given.learning_rates:

@@ -18,13 +18,12 @@ TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
 class TrainingConfig:
     """How an arm is trained: all arms alike but for the loss, and for whose reward the pairs are by."""
 
-    steps: int = Field(default=70, ge=1)
+    steps: int = Field(default=75, ge=1)
     batch_size: int = Field(default=4, ge=2, description="Pairs of a step: half as many requests, each with twins.")
     learning_rate: float = Field(default=2e-3, gt=0)
     beta: float = Field(default=0.1, gt=0)
     lora_rank: int | None = Field(default=16, ge=1)
-    sft_weight: float = Field(default=1.0, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
-    plain: float = Field(default=0.5, ge=0, le=1, description="Share of the steps with the plainest of personas.")
+    sft_weight: float = Field(default=0.2, ge=0, description="Of the likelihood of chosen answers, beside DPO's loss.")
     people: int = Field(default=64, ge=16, description="Training users.")
 
 

@@ -59,7 +59,7 @@ def train_arm(place: Place) -> None:
     place.folder.mkdir(parents=True)
     own, seed, dimensions = place.config.training, place.config.seed, place.config.dimensions
     people = training_people(own.people, seed, dimensions)
-    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, dimensions, own.plain))
+    twins = draw(asks("train"), people, Drawing(own.steps * own.batch_size // 2, seed, dimensions))
     rows = pairs(twins, place.arm, [person.taste for person in people])
     train(place.config.dpo(place.arm), rows, place.folder)
     write(done, {"arm": place.arm, "pairs": len(rows), **asdict(place.config)})

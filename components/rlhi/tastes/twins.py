@@ -1,12 +1,10 @@
 """Training pairs: of two answers, the one that a user's rule likes better, and its twin by a user who disagrees.
 
 The two answers to a request differ in one dimension, and so do the tastes of the two users. Both pairs of the two are
-in one step, so that what they share cancels and only the persona is left to tell which answer to prefer. What the
-personas say of other things is drawn anew for all twins, and is the same for both: a job that always goes with one
-taste would be learned in its place. The user-agnostic arm has the same requests, personas and answers; its reward is
-the mean over all training users.
-
-The pairs get harder (see `Lesson`): a small model that meets every wording at once learns none of them.
+in one step, so that what they share cancels and only the persona is left to tell which answer to prefer. A persona says
+the one thing that matters here, from few phrases and frames at first and from more and more: a small model that meets
+every wording at once learns none of them. The user-agnostic arm has the same requests, personas and answers; its reward
+is the mean over all training users.
 """
 
 import math
@@ -16,14 +14,12 @@ from random import Random
 
 from rlhi.records import Message, Pair
 from rlhi.tastes.config import Arm
-from rlhi.tastes.people import DIMENSIONS, Person, Words, others, persona
+from rlhi.tastes.people import DIMENSIONS, Person, Words, persona
 from rlhi.tastes.requests import Ask
 from rlhi.tastes.rule import Dimension, Taste, reward
 
 FIRST, MORE = 4, 18  # phrases and frames of each list at the start, and how many are added until the end
-HARDENING = 0.3  # share of the training in which plain personas become whole ones
-WHOLE, BESIDE = 0.6, 0.7  # share of whole personas that say all three tastes, and that say other things too
-BRIEFLY = 0.65  # share of users who like it short, where length does not matter: their answers take less computing
+BRIEFLY = 0.8  # share of users who like it short, where length does not matter: their answers take less computing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +34,11 @@ class Twins:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How many twins are drawn, in which dimensions; for the first ``plain`` share of them, personas are plain."""
+    """How many twins are drawn, and in which dimensions their people differ."""
 
     count: int
     seed: int
     dimensions: Sequence[Dimension] = DIMENSIONS
-    plain: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """How hard a persona is to read: from how many phrases and frames it draws, and how likely it is a whole one.
-
-    A plain persona says the one thing that matters. A whole one may tell the other tastes, and things that have nothing
-    to do with answers.
-    """
-
-    wordings: int
-    whole: float
-
-    @classmethod
-    def at(cls, done: float, plain: float) -> "Lesson":
-        """The lesson after a share ``done`` of the training."""
-        return cls(round(FIRST + MORE * done), min(1.0, max(0.0, (done - plain) / HARDENING)))
 
 
 def draw(asks: Sequence[Ask], people: Sequence[Person], drawing: Drawing) -> list[Twins]:
@@ -79,8 +57,8 @@ def draw(asks: Sequence[Ask], people: Sequence[Person], drawing: Drawing) -> lis
     found = []
     for number, ask in enumerate(order[: drawing.count]):
         dimension = drawing.dimensions[number % len(drawing.dimensions)]
-        lesson = Lesson.at(number / drawing.count, drawing.plain)
-        found.append(_twins(ask, _disagreeing(by_taste, dimension, random), dimension, lesson, random))
+        words = Words("train", most=round(FIRST + MORE * number / drawing.count))
+        found.append(_twins(ask, _disagreeing(by_taste, dimension, random), dimension, words, random))
     return found
 
 
@@ -111,19 +89,11 @@ def _disagreeing(by_taste: Mapping[Taste, Sequence[Person]], dimension: Dimensio
     return [random.choice(by_taste[one]) for one in (taste, taste.but(dimension))]
 
 
-def _twins(ask: Ask, people: Sequence[Person], dimension: Dimension, lesson: Lesson, random: Random) -> Twins:
-    beside, told = others("train", random), [person.taste for person in people]
-    if random.random() >= WHOLE * lesson.whole:
-        told = [_only(dimension, taste) for taste in told]
-    if random.random() >= BESIDE * lesson.whole:
-        beside = ()
-    words = Words("train", most=lesson.wordings)
-    said = [
-        persona(replace(person, taste=taste, others=beside), words, random)
-        for person, taste in zip(people, told, strict=True)
-    ]
+def _twins(ask: Ask, people: Sequence[Person], dimension: Dimension, words: Words, random: Random) -> Twins:
+    told = [replace(person, taste=_only(dimension, person.taste), others=()) for person in people]
+    personas = [persona(person, words, random) for person in told]
     answers = [ask.answer(person.taste.manner) for person in people]
-    return Twins(ask, (answers[0], answers[1]), (people[0], people[1]), (said[0], said[1]))
+    return Twins(ask, (answers[0], answers[1]), (people[0], people[1]), (personas[0], personas[1]))
 
 
 def _only(dimension: Dimension, taste: Taste) -> Taste:
