@@ -17,7 +17,7 @@ from rlhi.tastes.measuring import contrasts
 CONFIG = TastesConfig(
     model=ModelConfig(device="cpu"),
     dimensions=("structure",),
-    training=TrainingConfig(steps=25),
+    training=TrainingConfig(steps=40),
     contrasts=16,
 )
 
@@ -32,8 +32,8 @@ def right(arm: Arm, work: Path) -> float:
 
 
 @pytest.mark.slow
-def test_dpo_learns_whose_answer_it_is_and_the_mean_of_all_users_does_not_teach_it(tmp_path: Path) -> None:
-    base, crowd, own = (right(arm, tmp_path) for arm in ("base", "user-agnostic", "user-based"))
+def test_dpo_on_twins_learns_whose_answer_it_is_from_words_that_it_never_saw(tmp_path: Path) -> None:
+    base, own = (right(arm, tmp_path) for arm in ("base", "user-based"))
 
     assert own >= 0.8
-    assert max(base, crowd) <= 0.75
+    assert base <= 0.7
