@@ -21,6 +21,7 @@ from rlhi.tastes.requests import MANNERS, NEW_FAMILIES, Use, asks, at_ease
 from rlhi.tastes.results import gather
 from rlhi.tastes.rule import Taste, measure, reward
 from rlhi.tastes.twins import Drawing, draw, pairs
+from rlhi.tastes.work import best
 
 EXPANSIVE = Taste(1, 1, -1)  # long, lists, formal
 EVERY: tuple[Use, ...] = ("train", "validation", "test")
@@ -325,6 +326,20 @@ def test_page_and_table_say_what_was_found(
 def test_table_of_nothing_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--work", str(tmp_path), "--table"]) == 2
     assert "run the experiment without --table first" in capsys.readouterr().err
+
+
+def test_a_learning_rate_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--work", "w", "--learning-rates", "1e-3", "-2"])
+
+    assert "expected a number above 0, got '-2'" in capsys.readouterr().err
+
+
+def test_an_arm_keeps_the_rate_that_pleased_validation_users_most() -> None:
+    tried: dict[Arm, dict[float, float]] = {"sft": {1e-3: 0.1, 2e-3: -0.1}}
+
+    assert best(tried, "sft") == 1e-3
+    assert best(tried, "base") is None
 
 
 def test_arms_differ_in_loss_alone() -> None:

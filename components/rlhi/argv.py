@@ -1,6 +1,7 @@
 """What several commands take from their command lines."""
 
 import argparse
+import math
 from typing import NoReturn
 
 from rlhi.errors import InputError
@@ -23,3 +24,18 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
     return int(text)
+
+
+def rate(text: str) -> float:
+    """A number above 0, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return found

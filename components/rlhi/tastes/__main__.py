@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlhi.argv import positive
+from rlhi.argv import positive, rate
 from rlhi.config import ModelConfig
 from rlhi.errors import one_line
 from rlhi.tastes.config import TastesConfig, TrainingConfig
 from rlhi.tastes.work import measure_all
 
-QUICK = 30  # steps
+QUICK = 40  # steps
 
 
 @one_line
@@ -58,9 +58,9 @@ def add(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--learning-rates",
         metavar="R",
-        type=float,
+        type=rate,
         nargs="+",
-        help="Every arm tries them on validation users. [1e-3 2e-3]",
+        help="Every arm tries them on validation users and keeps its best; one alone is taken as it is. [1e-3 2e-3]",
     )
     made.add_argument("--table", action="store_true", help="Only show what DIR holds, as a Markdown table.")
 
