@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 
 import rlhi
 from rlhi.artifacts import Input, Output
-from rlhi.config import Secret, StageConfig, as_dict, from_text, override, parse, secret_variable
+from rlhi.config import Secret, StageConfig, as_dict, from_flag, override, parse, secret_variable
 from rlhi.engine.replies import configured
 from rlhi.engine.sharded import Shard
 from rlhi.errors import InputError
@@ -168,9 +168,7 @@ def _shard(stage: str, config: StageConfig, text: str | None) -> Shard | None:
 
 
 def _config(stage: str, given: dict[str, Any]) -> StageConfig:
-    values = from_text(given["config"])
-    if not isinstance(values, dict):
-        raise InputError(f"--config: expected a JSON object, got {given['config']!r}")
+    values = from_flag(given["config"])
     usual = _config_class(stage)()
     config = parse(_config_class(stage), _merged(as_dict(usual), values), stage)
     for path, _, _ in settings_of(usual):

@@ -229,6 +229,18 @@ def from_text(text: str) -> Any:
         return text
 
 
+def from_flag(text: str) -> dict[str, Any]:
+    """The settings in the value of ``--config``.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    values = from_text(text)
+    if not isinstance(values, dict):
+        raise InputError(f"--config: expected a JSON object, got {text!r}")
+    return values
+
+
 def as_dict(config: object) -> dict[str, Any]:
     """Plain nested values, ready for JSON."""
     return asdict(config)  # type: ignore[call-overload,no-any-return]

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from rlhi import manifest
 from rlhi.artifacts import Output, link_tree
 from rlhi.champion.config import ChampionConfig
-from rlhi.config import as_dict, as_json, digest, from_text, parse
+from rlhi.config import as_dict, as_json, digest, from_flag, parse
 from rlhi.errors import InputError
 from rlhi.execute import explained, tell_kfp
 from rlhi.manifest import NOBODY, Manifest
@@ -32,9 +32,7 @@ def main(argv: Sequence[str]) -> int:
         InputError: a config that cannot be, MLflow cannot be asked, or the champion's files are gone.
     """
     flags = parser().parse_args(argv)
-    given = from_text(flags.config)
-    if not isinstance(given, dict):
-        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    given = from_flag(flags.config)
     config = parse(ChampionConfig, given, "champion")
     registry, place = Registry(config.name, registry_uri()), Path(flags.champion).absolute()
     if place.exists() and any(place.iterdir()):

@@ -17,7 +17,7 @@ from functools import partial
 from rlhi.check import probes
 from rlhi.check.config import CheckConfig
 from rlhi.check.probes import UncheckedError
-from rlhi.config import from_text, parse
+from rlhi.config import from_flag, parse
 from rlhi.errors import InputError
 
 Probe = Callable[[], None]
@@ -39,9 +39,7 @@ def main(argv: Sequence[str]) -> int:
         InputError: a config that cannot be.
     """
     flags = parser().parse_args(argv)
-    given = from_text(flags.config)
-    if not isinstance(given, dict):
-        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    given = from_flag(flags.config)
     data = {name: getattr(flags, name) for name in DATA}
     report = check(data, parse(CheckConfig, given, "check"))
     sys.stderr.write("".join(f"not checked: {line}\n" for line in report.unchecked))

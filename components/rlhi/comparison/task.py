@@ -12,7 +12,7 @@ from rlhi.artifacts import Input, Output
 from rlhi.comparison import stage
 from rlhi.comparison.config import ComparisonConfig
 from rlhi.comparison.measured import ArmFigure
-from rlhi.config import from_text, override, parse
+from rlhi.config import from_flag, override, parse
 from rlhi.errors import InputError
 from rlhi.execute import Call, execute
 from rlhi.records import Grade, Pair, Verdict
@@ -77,9 +77,7 @@ def bind(flags: argparse.Namespace) -> Call:
 
 
 def _config(flags: argparse.Namespace, given: tuple[str, ...]) -> ComparisonConfig:
-    values = from_text(flags.config)
-    if not isinstance(values, dict):
-        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    values = from_flag(flags.config)
     config = parse(ComparisonConfig, values, "comparison")
     for name in SETTINGS:
         if getattr(flags, name) is not None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhi import tracking, undelivered, watermark
-from rlhi.config import from_text, parse
+from rlhi.config import from_flag, from_text, parse
 from rlhi.engine.s3.bucket import Bucket
 from rlhi.errors import InputError
 from rlhi.outcome.config import OutcomeConfig
@@ -29,9 +29,7 @@ def main(argv: Sequence[str]) -> int:
         InputError: a config that cannot be, or nowhere to write.
     """
     flags = parser().parse_args(argv)
-    given = from_text(flags.config)
-    if not isinstance(given, dict):
-        raise InputError(f"--config: expected a JSON object, got {flags.config!r}")
+    given = from_flag(flags.config)
     config = parse(OutcomeConfig, given, "outcome")
     place = os.environ.get(watermark.VARIABLE) or None
     described = describe(flags.status, config.recipe)

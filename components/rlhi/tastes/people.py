@@ -27,7 +27,7 @@ SHARE = 0.6  # of the training users who want what the majority does, in each of
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A simulated user."""
+    """A simulated user; ``others`` are one or two things that have nothing to do with answers."""
 
     id: str
     taste: Taste
@@ -86,13 +86,8 @@ def _sentence(poles: Sequence[str], like: int, words: Words, random: Random) -> 
     return f"{subject} {'' if said.startswith('does') else adverb}{said}"
 
 
-def others(use: Use, random: Random) -> tuple[str, ...]:
-    """One or two things about a person that have nothing to do with answers."""
-    return tuple(random.sample(_given()["others"][use], random.choice((1, 2))))
-
-
 def _person(name: str, taste: Taste, use: Use, random: Random) -> Person:
-    return Person(name, taste, others(use, random))
+    return Person(name, taste, tuple(random.sample(_given()["others"][use], random.choice((1, 2)))))
 
 
 def _weight(taste: Taste) -> float:

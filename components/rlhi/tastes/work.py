@@ -14,7 +14,7 @@ from rlhi.tastes.config import TRAINED, Arm, TastesConfig
 from rlhi.tastes.experiment import Place, measure_arm, tune_arm, write
 
 ARMS: tuple[Arm, ...] = ("base", *TRAINED)
-TUNED = "rates.json"
+RATES = "rates.json"
 Tried = Mapping[Arm, Mapping[float, float]]
 
 
@@ -44,13 +44,13 @@ def tune(work: Path, config: TastesConfig, jobs: int) -> Tried:
             arm, rate = begun[done]
             found[arm][rate] = done.result()
             shown.update()
-    write(work / TUNED, found)
+    write(work / RATES, found)
     return found
 
 
 def tried_in(work: Path) -> Tried:
     """What `tune` found; nothing where it did not look."""
-    path = work / TUNED
+    path = work / RATES
     return TypeAdapter(dict[Arm, dict[float, float]]).validate_json(path.read_bytes()) if path.exists() else {}
 
 
