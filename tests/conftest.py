@@ -1,9 +1,15 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.answers import Answers
+    from tests.fake_kfp import FakeKfp
+    from tests.submissions import Place
 
 settings.register_profile("same every time", derandomize=True, deadline=None)
 settings.load_profile("same every time")
@@ -60,6 +66,33 @@ def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     with suppress(ClientError):  # it is there
         client(s3).create_bucket(Bucket="tests")
     return f"s3://tests/{tmp_path.name}"
+
+
+@pytest.fixture
+def kfp() -> "Iterator[FakeKfp]":
+    """The API of KFP in small."""
+    from tests.fake_kfp import FakeKfp
+
+    with FakeKfp() as server:
+        yield server
+
+
+@pytest.fixture
+def images() -> "Iterator[Answers]":
+    """A registry that has every image."""
+    from tests.answers import Answers
+
+    with Answers() as server:
+        server.say("/v2/.*", 200)
+        yield server
+
+
+@pytest.fixture
+def place(tmp_path: Path, bucket: str, s3: str, images: "Answers") -> "Place":
+    """A profile whose bucket, logs and images are there."""
+    from tests.submissions import Place
+
+    return Place(tmp_path, bucket, s3, images.address)
 
 
 @pytest.fixture(scope="session")

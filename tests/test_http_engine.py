@@ -269,7 +269,7 @@ def test_server_that_only_asks_for_patience_is_not_silent() -> None:
 
 def test_try_that_broke_off_counts_as_if_it_had_been_answered() -> None:
     with ChatServer(echo, lambda number: ("hang", "truncate", "garble", "500", None)[number]) as server:
-        asked = engine(server, timeout=0.2)
+        asked = engine(server, timeout=0.6)
         ask(asked, requests(1))
     assert asked.budget.used.tokens_out == 3 * SAMPLING.max_tokens + 5
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,6 @@ from tests.submissions import DIGEST, Place, at_no_cluster, refused
 @pytest.fixture(autouse=True)
 def _at_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     at_no_cluster(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def images() -> Iterator[Answers]:
-    """A registry that has every image."""
-    with Answers() as registry_:
-        registry_.say("/v2/.*", 200)
-        yield registry_
-
-
-@pytest.fixture
-def place(tmp_path: Path, bucket: str, s3: str, images: Answers) -> Place:
-    return Place(tmp_path, bucket, s3, images.address)
-
-
-@pytest.fixture
-def kfp() -> Iterator[FakeKfp]:
-    with FakeKfp() as server:
-        yield server
 
 
 def test_bucket_that_is_not_there_is_refused(kfp: FakeKfp, place: Place, capsys: pytest.CaptureFixture[str]) -> None:

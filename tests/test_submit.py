@@ -3,7 +3,6 @@
 import os
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,6 @@ GKE = Path(__file__).parents[1] / "profiles/gke.yaml"
 def _at_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     at_no_cluster(monkeypatch, tmp_path)
     monkeypatch.setattr(submit, "FIRST_PAUSE", 0.01)
-
-
-@pytest.fixture
-def images() -> Iterator[Answers]:
-    """A registry that has every image."""
-    with Answers() as registry_:
-        registry_.say("/v2/.*", 200)
-        yield registry_
-
-
-@pytest.fixture
-def place(tmp_path: Path, bucket: str, s3: str, images: Answers) -> Place:
-    return Place(tmp_path, bucket, s3, images.address)
-
-
-@pytest.fixture
-def kfp() -> Iterator[FakeKfp]:
-    with FakeKfp() as server:
-        yield server
 
 
 def test_dry_run_needs_no_server_and_prints_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
