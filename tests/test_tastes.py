@@ -313,7 +313,7 @@ def test_perplexity_is_by_token(places: list[Place]) -> None:
 def test_page_and_table_say_what_was_found(
     places: list[Place], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report.write(tmp_path, places)
+    report.write(tmp_path, places, {})
 
     page = (tmp_path / report.PAGE).read_text()
     assert "User-based DPO beats the base model" in page

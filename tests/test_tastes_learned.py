@@ -1,6 +1,6 @@
 """Persona-conditioned DPO learns from personas, and what it learned holds for new wordings, users and requests.
 
-This is the experiment of `docs/known-tastes.md`, whose whole takes an hour and a half, made small: people mind lists or
+This is the experiment of `docs/known-tastes.md`, whose whole takes two hours, made small: people mind lists or
 prose alone, there are few steps, and nothing is sampled. Does the right persona speak more for the right answer?
 """
 

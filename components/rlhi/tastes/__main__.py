@@ -3,7 +3,7 @@
 Trains DPO by each user's rule, DPO by the mean of all users, and SFT, on SmolLM2-135M, and tests them on users,
 requests and wordings of personas that none of them saw. DIR/tastes.html shows what came out, DIR/results.json holds it.
 What is done is kept in DIR: run the same again, and only what is missing is computed. On two CPU cores the whole takes
-about an hour and a half, --quick, which asks a smaller question, some minutes.
+about two hours, --quick, which asks a smaller question, some minutes.
 
 example:
   python -m rlhi.tastes --work out/tastes --jobs 2
@@ -21,7 +21,7 @@ from rlhi.argv import positive, rate
 from rlhi.config import ModelConfig
 from rlhi.errors import one_line
 from rlhi.tastes.config import TastesConfig, TrainingConfig
-from rlhi.tastes.work import measure_all
+from rlhi.tastes.work import measure_all, tune
 
 QUICK = 40  # steps
 
@@ -75,8 +75,9 @@ def run(given: argparse.Namespace) -> int:
     given.work.mkdir(parents=True, exist_ok=True)
     config = settled(given)
     configs = [replace(config, seed=given.seed + number) for number in range(given.seeds)]
-    places = measure_all(given.work, configs, given.jobs)
-    report.write(given.work, places)
+    tried = tune(given.work, config, given.jobs)
+    places = measure_all(given.work, configs, tried, given.jobs)
+    report.write(given.work, places, tried)
     sys.stdout.write(report.table(report.load(given.work)))
     return 0
 

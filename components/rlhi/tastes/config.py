@@ -18,7 +18,7 @@ TRAINED: tuple[Arm, ...] = ("user-based", "user-agnostic", "sft")
 class TrainingConfig:
     """How an arm is trained: all arms alike but for the loss, and for whose reward the pairs are by."""
 
-    steps: int = Field(default=75, ge=1)
+    steps: int = Field(default=100, ge=1)
     batch_size: int = Field(default=4, ge=2, description="Pairs of a step: half as many requests, each with twins.")
     learning_rate: float = Field(default=2e-3, gt=0)
     beta: float = Field(default=0.1, gt=0)
@@ -39,10 +39,10 @@ class TastesConfig(StageConfig):
     dimensions: tuple[Dimension, ...] = Field(
         default=DIMENSIONS, min_length=1, description="What people mind; in the others all answers are alike."
     )
-    users: int = Field(default=3, ge=1, description="Test users of each of the eight tastes.")
-    turns: int = Field(default=2, ge=1, description="Requests of each test user.")
+    users: int = Field(default=10, ge=1, description="Test users of each of the eight tastes.")
+    turns: int = Field(default=1, ge=1, description="Requests of each test user.")
     sampling: SamplingConfig = Field(default_factory=lambda: SamplingConfig(max_tokens=160))
-    batch_size: int = Field(default=144, ge=1, description="Answers computed at a time.")
+    batch_size: int = Field(default=120, ge=1, description="Answers computed at a time.")
     contrasts: int = Field(default=24, ge=8, description="Requests for each teacher-forced contrast.")
     resamples: int = Field(default=2000, ge=100, description="Resamples of users for the intervals.")
 

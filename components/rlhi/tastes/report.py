@@ -15,7 +15,7 @@ from rlhi.tastes.config import Arm
 from rlhi.tastes.experiment import Place
 from rlhi.tastes.experiment import write as write_json
 from rlhi.tastes.results import ArmFound, Findings, Rate, gather
-from rlhi.tastes.work import tried_in
+from rlhi.tastes.work import Tried
 
 RESULTS, PAGE = "results.json", "tastes.html"
 NAMES: dict[Arm, str] = {
@@ -32,9 +32,9 @@ MODE_NAMES: dict[Mode, str] = {
 EXAMPLES = 6
 
 
-def write(work: Path, places: Sequence[Place]) -> None:
+def write(work: Path, places: Sequence[Place], tried: Tried) -> None:
     """Writes the page and the results into ``work``."""
-    found = gather(places, tried_in(work))
+    found = gather(places, tried)
     write_json(work / RESULTS, asdict(found))
     (work / PAGE).write_text(render(found))
 

@@ -7,20 +7,16 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from rlhi.progress import bar
 from rlhi.tastes.config import TRAINED, Arm, TastesConfig
-from rlhi.tastes.experiment import Place, measure_arm, tune_arm, write
+from rlhi.tastes.experiment import Place, measure_arm, tune_arm
 
 ARMS: tuple[Arm, ...] = ("base", *TRAINED)
-RATES = "rates.json"
 Tried = Mapping[Arm, Mapping[float, float]]
 
 
-def measure_all(work: Path, configs: Sequence[TastesConfig], jobs: int) -> list[Place]:
-    """Measures every arm for every seed, each arm with the learning rate that was best for it with the first seed."""
-    tried = tune(work, configs[0], jobs)
+def measure_all(work: Path, configs: Sequence[TastesConfig], tried: Tried, jobs: int) -> list[Place]:
+    """Measures every arm for every seed, each arm with the learning rate that did best where it was ``tried``."""
     places = [Place(work, arm, _at(config, best(tried, arm))) for config in configs for arm in ARMS]
     with _pool(jobs) as pool, bar("arms", len(places), "arm") as shown:
         for done in as_completed([pool.submit(measure_arm, place) for place in places]):
@@ -32,7 +28,7 @@ def measure_all(work: Path, configs: Sequence[TastesConfig], jobs: int) -> list[
 def tune(work: Path, config: TastesConfig, jobs: int) -> Tried:
     """The mean reward that each arm's answers got from the validation users, by learning rate.
 
-    All arms try the same rates. Test users, requests and wordings take no part.
+    All arms try the same rates; one rate alone is not tried. Test users, requests and wordings take no part.
     """
     if len(config.rates) == 1:
         return {}
@@ -44,14 +40,7 @@ def tune(work: Path, config: TastesConfig, jobs: int) -> Tried:
             arm, rate = begun[done]
             found[arm][rate] = done.result()
             shown.update()
-    write(work / RATES, found)
     return found
-
-
-def tried_in(work: Path) -> Tried:
-    """What `tune` found; nothing where it did not look."""
-    path = work / RATES
-    return TypeAdapter(dict[Arm, dict[float, float]]).validate_json(path.read_bytes()) if path.exists() else {}
 
 
 def best(tried: Tried, arm: Arm) -> float | None:
