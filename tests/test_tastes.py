@@ -297,6 +297,10 @@ def test_who_listens_wins_and_loses_with_the_wrong_persona(places: list[Place]) 
     assert own.swapped.low > 0.6
     assert own.contrasts["against"] == 1
     assert (found.turns, found.users, found.seeds) == (32, 16, [0, 1])
+    assert list(found.ahead) == ["user-agnostic", "sft"]
+    assert found.ahead["sft"].difference.value == 0.4375  # one in eight likes what all say, and a tie is half a win
+    assert found.ahead["sft"].p is not None
+    assert found.ahead["sft"].p < 0.01
 
 
 def test_who_pleases_the_crowd_loses_nothing_by_the_wrong_persona(places: list[Place]) -> None:

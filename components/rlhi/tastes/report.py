@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from rlhi.errors import InputError
+from rlhi.evaluate.headline import p_value
 from rlhi.page import as_data, counted, environment, percent, style
 from rlhi.records import Mode
 from rlhi.tastes import pictures
@@ -76,6 +77,11 @@ def verdicts(found: Findings) -> list[str]:
         f"With the opposite user's persona it {_against_half(swapped, 'still beats')} that: {rate(swapped)}. Swapping "
         f"costs {mean(own.swapped)} of the win rate, where it costs user-agnostic DPO {mean(agnostic.swapped)}.",
         f"Without a persona user-based DPO wins {rate(own.wins['context-only'])}.",
+        *(
+            f"On the same requests, with the user's persona, it wins {mean(one.difference)} more than {NAMES[arm]}"
+            f" (p {p_value(one.p)})."
+            for arm, one in found.ahead.items()
+        ),
     ]
 
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
 from rlhi.evaluate.clusters import interval
-from rlhi.evaluate.differences import between_modes
+from rlhi.evaluate.differences import between_models, between_modes
 from rlhi.evaluate.turns import Contest
 from rlhi.evaluate.winrates import by_user, rewarded, win_rates
 from rlhi.records import Mode
@@ -75,10 +76,19 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """By how much more user-based DPO wins than another arm on the same requests; ``p`` is that of a paired test."""
+
+    difference: Rate
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """The whole experiment. ``turns`` and ``users`` are those of the test, over all ``seeds``.
 
-    ``tried`` is the mean reward by the validation users of each arm with each learning rate.
+    ``ahead`` compares win rates over the base model with the user's persona, by other arm. ``tried`` is the mean reward
+    by the validation users of each arm with each learning rate.
     """
 
     arms: Sequence[ArmFound]
@@ -88,6 +98,7 @@ class Findings:
     users: int
     model: str
     most_tokens: int
+    ahead: Mapping[Arm, Ahead]
     tried: Mapping[Arm, Mapping[float, float]]
 
     def of(self, arm: Arm) -> ArmFound:
@@ -109,8 +120,8 @@ def gather(places: Sequence[Place], tried: Mapping[Arm, Mapping[float, float]]) 
     """Reads what was measured at all places."""
     read = [_read(place) for place in places]
     base = {one.place.config.seed: one for one in read if one.place.arm == "base"}
-    arms = list(dict.fromkeys(one.place.arm for one in read))
-    found = [_arm(arm, [one for one in read if one.place.arm == arm], base) for arm in arms]
+    arms = {arm: [one for one in read if one.place.arm == arm] for arm in dict.fromkeys(one.place.arm for one in read)}
+    found = [_arm(arm, seeds, base) for arm, seeds in arms.items()]
     config, shown = read[0].place.config, [test for one in base.values() for test in one.tests]
     return Findings(
         arms=found,
@@ -120,6 +131,7 @@ def gather(places: Sequence[Place], tried: Mapping[Arm, Mapping[float, float]]) 
         users=len({test.turn.user_id for test in shown}),
         model=config.model.name,
         most_tokens=config.sampling.max_tokens,
+        ahead={arm: _ahead(arms["user-based"], arms[arm], base) for arm in arms if arm not in ("base", "user-based")},
         tried=tried,
     )
 
@@ -137,8 +149,8 @@ def _read(place: Place) -> _Seed:
 
 def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFound:
     config = seeds[0].place.config
-    contests = {own.place.config.seed: _contests(own, base[own.place.config.seed]) for own in seeds}
-    everything = rewarded(contest for some in contests.values() for contest in some)
+    contests = _all_contests(seeds, base)
+    everything = rewarded(chain(*contests.values()))
     rates = win_rates(everything, config.resamples, config.seed)
     differences = between_modes(everything, config.resamples, config.seed)
     lost = next(one for one in differences if (one.left, one.right) == ("persona-guided", "shuffled-persona"))
@@ -165,6 +177,18 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
         first_pass=first,
         margin=margin,
     )
+
+
+def _ahead(own: Sequence[_Seed], others: Sequence[_Seed], base: Mapping[int, _Seed]) -> Ahead:
+    config = own[0].place.config
+    left, right = (rewarded(chain(*_all_contests(seeds, base).values())) for seeds in (own, others))
+    found = between_models(("own", left), ("other", right), config.resamples, config.seed)
+    guided = next(one for one in found if one.mode == "persona-guided")
+    return Ahead(Rate(guided.difference, guided.low, guided.high), guided.p)
+
+
+def _all_contests(seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> dict[int, list[Contest]]:
+    return {own.place.config.seed: _contests(own, base[own.place.config.seed]) for own in seeds}
 
 
 def _contests(own: _Seed, base: _Seed) -> list[Contest]:
