@@ -76,7 +76,7 @@ test: $(READY)
 	$(BIN)/pytest $(AT_ONCE) $(PYTEST_FLAGS)
 
 slow: $(READY)
-	$(BIN)/pytest $(AT_ONCE) -m slow $(PYTEST_FLAGS)
+	$(BIN)/pytest $(AT_ONCE) --no-loadscope-reorder -m slow $(PYTEST_FLAGS)
 
 vllm: $(VLLM_READY)
 	$(VLLM)/bin/python -m pytest -m vllm tests/test_vllm*.py $(PYTEST_FLAGS)

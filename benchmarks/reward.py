@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ Scores = Callable[[Any, Tree], torch.Tensor]
 def main() -> None:
     """Runs every way in turn, prints a line each and at last one JSON object."""
     given = _parser().parse_args()
-    stock, ours, tree = classifier(), classifier(), made(given.answers)
+    stock, tree = classifier(), made(given.answers)
+    ours = deepcopy(stock)  # the packed way changes its model's attention; the random head has to be the same
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     scores: dict[str, torch.Tensor] = {}
     with torch.inference_mode(), silent():
@@ -54,13 +56,14 @@ def main() -> None:
 
 def _figures(median: dict[str, float], scores: dict[str, torch.Tensor], tree: Tree) -> dict[str, float]:
     floor = len(tree.prompt) + sum(len(branch) for branch in tree.branches)
-    if not torch.equal(scores["packed"].argsort(), scores["padded random"].argsort()):
-        raise RuntimeError("packed and padded scores rank the answers differently")
+    ours, stock = scores["packed"], scores["padded random"]
+    if not torch.equal(ours.argsort(), stock.argsort()):
+        raise RuntimeError(f"packed and padded scores rank the answers differently: {ours.tolist()}, {stock.tolist()}")
     return {
         "speedup_random": round(median["padded random"] / median["packed"], 2),
         "speedup_sorted": round(median["padded sorted"] / median["packed"], 2),
         "token_ratio": round(tokens("packed", tree) / floor, 4),
-        "max_abs_diff": float((scores["packed"] - scores["padded random"]).abs().max()),
+        "max_abs_diff": float((ours - stock).abs().max()),
     }
 
 

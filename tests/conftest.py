@@ -27,6 +27,13 @@ VLLM = [
     ),
 ]
 
+LONGEST = ("test_demo.py", "test_tastes_learned.py")  # at the end they would work alone, while other cores wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest files."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:

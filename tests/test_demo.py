@@ -19,7 +19,7 @@ SOURCE = REAL if REAL.exists() else ROOT / "examples" / "conversations.jsonl"
 # a subset for time: fewer prompts and judgements, and with this salt, users by a seed that leaves some to evaluate
 SALT = {**os.environ, "RLHI_SALT": "of this test"}
 SHORT = (
-    *("ingest.max_users=10", "ingest.seed=6", "evaluate.max_turns=8"),
+    *("ingest.max_users=10", "ingest.seed=6", "evaluate.max_turns=4"),
     *('evaluate.modes=["persona-guided"]', 'evaluate.opponents=["log"]'),
 )
 FEWER = {
