@@ -295,6 +295,8 @@ def test_who_listens_wins_and_loses_with_the_wrong_persona(places: list[Place]) 
     assert own.wins["context-only"].value == 0.5
     assert own.swapped.low is not None
     assert own.swapped.low > 0.6
+    assert own.followed["structure"].value == pytest.approx(1)
+    assert found.of("sft").followed["structure"].value == 0
     assert own.contrasts["against"] == 1
     assert (found.turns, found.users, found.seeds) == (32, 16, [0, 1])
     assert list(found.ahead) == ["user-agnostic", "sft"]

@@ -115,6 +115,7 @@ def table(found: Findings) -> str:
     second = [
         "arm",
         "reward",
+        " / ".join(found.arms[0].followed),
         "words",
         "cut",
         "repeated",
@@ -138,5 +139,6 @@ def _wins(one: ArmFound) -> list[str]:
 def _texts(one: ArmFound) -> list[str]:
     own = one.texts["persona-guided"]
     learned = [percent(one.first_pass), "–" if one.margin is None else f"{one.margin:.1f}"]
-    figures = [f"{own.words:.0f}", percent(own.cut), percent(own.repeated), f"{own.perplexity:.1f}"]
+    followed = " / ".join(f"{each.value:+.2f}" for each in one.followed.values())
+    figures = [followed, f"{own.words:.0f}", percent(own.cut), percent(own.repeated), f"{own.perplexity:.1f}"]
     return [NAMES[one.arm], mean(own.reward), *figures, *learned]

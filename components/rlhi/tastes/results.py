@@ -17,7 +17,7 @@ from rlhi.tastes.experiment import Place
 from rlhi.tastes.heldout import HeldOut, held_out
 from rlhi.tastes.measuring import MODES, WAYS, Contrast, Given, perplexity
 from rlhi.tastes.people import Said
-from rlhi.tastes.rule import Dimension
+from rlhi.tastes.rule import Dimension, measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ class ArmFound:
     ``wins`` are win rates over the base model by mode, ``seeds`` the persona-guided ones by seed. ``swapped`` is how
     much is lost with the opposite user's persona. ``contrasts`` holds, by way of saying, the share of requests
     where the right persona speaks for the right answer; what is said for what is liked is in ``dimensions`` by what it
-    is about, in ``new_families`` for requests like none in training, and whole in ``nats``.
+    is about, in ``new_families`` for requests like none in training, and whole in ``nats``. ``followed`` is, by
+    dimension, the mean of taste times measure of the answers with the user's persona, in [-1, 1]: their sum makes the
+    reward, and who does not listen has about 0.
     """
 
     arm: Arm
@@ -60,6 +62,7 @@ class ArmFound:
     dimensions: Mapping[Dimension, float]
     new_families: float
     nats: Sequence[float]
+    followed: Mapping[Dimension, Rate]
     first_pass: float | None
     margin: float | None
 
@@ -174,6 +177,7 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
         },
         new_families=_share(one for one in plain if one.new_family),
         nats=[one.nats for one in plain],
+        followed={name: _followed(name, seeds, config) for name in config.dimensions},
         first_pass=first,
         margin=margin,
     )
@@ -208,17 +212,28 @@ def _guided(contests: Sequence[Contest], config: TastesConfig) -> Rate:
 
 
 def _texts(given: Sequence[Given], config: TastesConfig) -> Texts:
-    low, high = interval(by_user((one.user_id, one.reward) for one in given), config.resamples, config.seed) or (
-        None,
-        None,
-    )
     return Texts(
-        reward=Rate(fmean(one.reward for one in given), low, high),
+        reward=_mean([(one.user_id, one.reward) for one in given], config),
         words=fmean(one.words for one in given),
         cut=fmean(one.cut for one in given),
         repeated=fmean(one.repeated for one in given),
         perplexity=perplexity(given),
     )
+
+
+def _followed(dimension: Dimension, seeds: Sequence[_Seed], config: TastesConfig) -> Rate:
+    values = [
+        (test.turn.user_id, getattr(test.person.taste, dimension) * getattr(measure(given.text), dimension))
+        for own in seeds
+        for test in own.tests
+        if (given := own.answers[test.turn.id, "persona-guided"])
+    ]
+    return _mean(values, config)
+
+
+def _mean(values: Sequence[tuple[str, float]], config: TastesConfig) -> Rate:
+    low, high = interval(by_user(values), config.resamples, config.seed) or (None, None)
+    return Rate(fmean(value for _, value in values), low, high)
 
 
 def _share(contrasts: Iterable[Contrast]) -> float:
