@@ -87,7 +87,7 @@ def settled(given: argparse.Namespace) -> TastesConfig:
     config = TastesConfig(seed=given.seed, model=ModelConfig(id=given.model, device=given.device))
     training: dict[str, Any] = {}
     if given.quick:
-        config = replace(config, dimensions=("structure",), rates=config.rates[-1:], users=8, contrasts=16)
+        config = replace(config, dimensions=("structure",), rates=config.rates[-1:], users=16, contrasts=16)
         training = {"steps": QUICK}
     if given.steps:
         training["steps"] = given.steps
