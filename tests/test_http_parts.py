@@ -159,6 +159,9 @@ def test_pace_never_stops_all() -> None:
 
 def test_nothing_goes_while_it_is_held() -> None:
     async def scene() -> None:
+        held = Pace(most=4)
+        held.hold(3600)
+        assert await _passed(held) == 0
         pace = Pace(most=4)
         clock = asyncio.get_running_loop().time
         begun = clock()

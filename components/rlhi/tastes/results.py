@@ -48,7 +48,7 @@ class ArmFound:
     much is lost with the opposite user's persona. ``contrasts`` holds, by way of saying, the share of requests
     where the right persona speaks for the right answer; what is said for what is liked is in ``dimensions`` by what it
     is about, in ``new_families`` for requests like none in training, and whole in ``nats``. ``followed`` is, by
-    dimension, the mean of taste times measure of the answers with the user's persona, in [-1, 1]: their sum makes the
+    dimension, the mean of taste times measure of the answers with the user's persona, in [-1, 1]: their mean is the
     reward, and who does not listen has about 0.
     """
 
@@ -109,6 +109,9 @@ class Findings:
         return next(each for each in self.arms if each.arm == arm)
 
 
+Contests = Mapping[int, Sequence[Contest]]  # of one arm, by seed
+
+
 @dataclass(frozen=True)
 class _Seed:
     """One arm of one seed, read back."""
@@ -124,17 +127,17 @@ def gather(places: Sequence[Place], tried: Mapping[Arm, Mapping[float, float]]) 
     read = [_read(place) for place in places]
     base = {one.place.config.seed: one for one in read if one.place.arm == "base"}
     arms = {arm: [one for one in read if one.place.arm == arm] for arm in dict.fromkeys(one.place.arm for one in read)}
-    found = [_arm(arm, seeds, base) for arm, seeds in arms.items()]
+    met = {arm: {own.place.config.seed: _contests(own, base) for own in seeds} for arm, seeds in arms.items()}
     config, shown = read[0].place.config, [test for one in base.values() for test in one.tests]
     return Findings(
-        arms=found,
+        arms=[_arm(arm, seeds, met[arm]) for arm, seeds in arms.items()],
         examples=_examples(read),
         seeds=sorted(base),
         turns=len(shown),
         users=len({test.turn.user_id for test in shown}),
         model=config.model.name,
         most_tokens=config.sampling.max_tokens,
-        ahead={arm: _ahead(arms["user-based"], arms[arm], base) for arm in arms if arm not in ("base", "user-based")},
+        ahead={arm: _ahead(met["user-based"], met[arm], config) for arm in arms if arm not in ("base", "user-based")},
         tried=tried,
     )
 
@@ -150,9 +153,8 @@ def _read(place: Place) -> _Seed:
     )
 
 
-def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFound:
+def _arm(arm: Arm, seeds: Sequence[_Seed], contests: Contests) -> ArmFound:
     config = seeds[0].place.config
-    contests = _all_contests(seeds, base)
     everything = rewarded(chain(*contests.values()))
     rates = win_rates(everything, config.resamples, config.seed)
     differences = between_modes(everything, config.resamples, config.seed)
@@ -164,7 +166,7 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
         arm=arm,
         training={} if arm == "base" else asdict(config.training),
         wins={one.mode: Rate(one.rate, one.low, one.high) for one in rates if one.part == "all"},
-        seeds={seed: _guided(some, config) for seed, some in contests.items()},
+        seeds={seed: _guided_rate(some, config) for seed, some in contests.items()},
         swapped=Rate(lost.difference, lost.low, lost.high),
         texts={
             mode: _texts([own.answers[key] for own in seeds for key in own.answers if key[1] == mode], config)
@@ -183,21 +185,15 @@ def _arm(arm: Arm, seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> ArmFoun
     )
 
 
-def _ahead(own: Sequence[_Seed], others: Sequence[_Seed], base: Mapping[int, _Seed]) -> Ahead:
-    config = own[0].place.config
-    left, right = (rewarded(chain(*_all_contests(seeds, base).values())) for seeds in (own, others))
-    found = between_models(("own", left), ("other", right), config.resamples, config.seed)
-    guided = next(one for one in found if one.mode == "persona-guided")
-    return Ahead(Rate(guided.difference, guided.low, guided.high), guided.p)
+def _ahead(own: Contests, others: Contests, config: TastesConfig) -> Ahead:
+    left, right = (rewarded(_guided(chain(*each.values()))) for each in (own, others))
+    (found,) = between_models(("own", left), ("other", right), config.resamples, config.seed)
+    return Ahead(Rate(found.difference, found.low, found.high), found.p)
 
 
-def _all_contests(seeds: Sequence[_Seed], base: Mapping[int, _Seed]) -> dict[int, list[Contest]]:
-    return {own.place.config.seed: _contests(own, base[own.place.config.seed]) for own in seeds}
-
-
-def _contests(own: _Seed, base: _Seed) -> list[Contest]:
+def _contests(own: _Seed, bases: Mapping[int, _Seed]) -> list[Contest]:
     """The arm's answers against the base model's to the same in the same mode."""
-    found = []
+    base, found = bases[own.place.config.seed], []
     for test in own.tests:
         for mode in MODES:
             ours, theirs = own.answers[test.turn.id, mode], base.answers[test.turn.id, mode]
@@ -205,9 +201,12 @@ def _contests(own: _Seed, base: _Seed) -> list[Contest]:
     return found
 
 
-def _guided(contests: Sequence[Contest], config: TastesConfig) -> Rate:
-    guided = [one for one in contests if one.mode == "persona-guided"]
-    (rate, *_) = win_rates(rewarded(guided), config.resamples, config.seed)
+def _guided(contests: Iterable[Contest]) -> list[Contest]:
+    return [one for one in contests if one.mode == "persona-guided"]
+
+
+def _guided_rate(contests: Sequence[Contest], config: TastesConfig) -> Rate:
+    (rate, *_) = win_rates(rewarded(_guided(contests)), config.resamples, config.seed)
     return Rate(rate.rate, rate.low, rate.high)
 
 
