@@ -35,12 +35,10 @@ def tune(work: Path, config: TastesConfig, jobs: int) -> Tried:
     runs = [(arm, rate, Place(work, arm, _at(config, rate))) for rate in config.rates for arm in TRAINED]
     with _pool(jobs) as pool, bar("learning rates", len(runs), "run") as shown:
         begun = {pool.submit(tune_arm, place): (arm, rate) for arm, rate, place in runs}
-        found: dict[Arm, dict[float, float]] = {arm: {} for arm in TRAINED}
         for done in as_completed(begun):
-            arm, rate = begun[done]
-            found[arm][rate] = done.result()
+            done.result()
             shown.update()
-    return found
+    return {arm: {rate: done.result() for done, (own, rate) in begun.items() if own == arm} for arm in TRAINED}
 
 
 def best(tried: Tried, arm: Arm) -> float | None:
